@@ -1,0 +1,192 @@
+"""Files and overrides to a ``Config``: bases merged, everything checked, all problems in one report."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from detector.config.schema import Config
+from detector.config.yaml_tree import Dumper, KeyPath, Origin, Tree, parse_yaml
+from detector.errors import ConfigError, quote
+
+MAX_FILE_BYTES = 1_000_000
+MAX_BASE_DEPTH = 8
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration file with the files it is based on, and applies overrides.
+
+    Args:
+        path: YAML file. Its key ``base`` may name a file, or a list of files merged in order, relative to itself.
+        overrides: ``"key.path=value"`` texts; the value is YAML.
+
+    Raises:
+        ConfigError: one line a problem, each with its file, line and key.
+    """
+    return _validate(_override(_read_with_bases(Path(path), chain=()), overrides))
+
+
+def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration that stands alone, such as the one saved inside a weights file.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
+    return _validate(_override(_checked_mapping(parse_yaml(text, source), source), overrides))
+
+
+def dump_config(config: Config) -> str:
+    """Writes every setting as YAML; ``parse_config`` reads it back equal."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> Tree:
+    resolved = path.resolve()
+    if resolved in chain:
+        names = " -> ".join(item.name for item in (*chain, resolved))
+        raise ConfigError(f"{path}: base leads back to itself: {names}")
+    if len(chain) >= MAX_BASE_DEPTH:
+        raise ConfigError(f"{path}: more than {MAX_BASE_DEPTH} levels of base")
+    tree = _checked_mapping(parse_yaml(_read_text(path), str(path)), str(path))
+    own = dict(tree.value)
+    origin = tree.origins.get(("base",), Origin(str(path), None))
+    bases = own.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) and base for base in bases):
+        raise ConfigError(f"{origin}: base: must be a file name or a list of file names")
+    merged = Tree({}, {})
+    for base in bases:
+        base_path = path.parent / base
+        if not base_path.is_file():
+            raise ConfigError(f"{origin}: base: no such file: {base_path}")
+        merged = _merge(merged, _read_with_bases(base_path, (*chain, resolved)))
+    return _merge(merged, Tree(own, tree.origins))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; this is no configuration")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [item.name for item in path.parent.glob("*.y*ml")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise ConfigError(f"{path}: no such file{hint}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: this is a folder; name a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); this is no configuration") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _checked_mapping(tree: Tree, source: str) -> Tree:
+    if tree.value is None:
+        return Tree({}, {})
+    if not isinstance(tree.value, dict):
+        raise ConfigError(f"{source}: must hold 'key: value' lines, not a {type(tree.value).__name__}")
+    return tree
+
+
+def _merge(under: Tree, over: Tree) -> Tree:
+    """Mappings merge by key; anything else, lists too, is replaced whole."""
+    origins = dict(under.origins)
+
+    def join(low: Any, high: Any, path: KeyPath) -> Any:
+        if isinstance(low, dict) and isinstance(high, dict):
+            return low | {key: join(low.get(key), value, (*path, key)) for key, value in high.items()}
+        for old in [key for key in origins if key[: len(path)] == path]:
+            del origins[old]
+        return high
+
+    value = join(under.value, over.value, ())
+    return Tree(value, origins | over.origins)
+
+
+def _override(tree: Tree, overrides: Sequence[str]) -> Tree:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        source = f"override {quote(override)}"
+        path = tuple(key.split("."))
+        if not equals or not all(path):
+            raise ConfigError(f"{source}: write it as key.path=value, such as training.batch_size=4")
+        parsed = parse_yaml(text, source, first_line=None)
+        value, origins = parsed.value, {(*path, *keys): origin for keys, origin in parsed.origins.items()}
+        for part in reversed(path):
+            value = {part: value}
+        tree = _merge(tree, Tree(value, origins))
+    return tree
+
+
+def _validate(tree: Tree) -> Config:
+    try:
+        # JSON, since only there may a strict schema take a list for a tuple.
+        return Config.model_validate_json(json.dumps(tree.value))
+    except ValidationError as error:
+        lines = {_describe(problem, tree) for problem in error.errors(include_url=False, include_input=True)}
+        raise ConfigError("\n".join(sorted(lines))) from None
+
+
+def _describe(problem: Any, tree: Tree) -> str:
+    path = _path_in_tree(problem["loc"], tree.value)
+    origin = next((tree.origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in tree.origins), None)
+    where = f"{origin}: " if origin else ""
+    key = ".".join(str(part) for part in path)
+    found = quote(json.dumps(problem["input"], default=str)) if not isinstance(problem["input"], dict) else ""
+    kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"{where}{key}: unknown key{_suggestion(path)}"
+    if kind == "missing":
+        return f"{where}{key}: is missing"
+    if kind == "union_tag_not_found":
+        return f"{where}{key}: needs a format: coco, voc or shapes"
+    if kind == "union_tag_invalid":
+        return f"{where}{key}: unknown format {quote(problem['ctx']['tag'])}; use coco, voc or shapes"
+    return f"{where}{key + ': ' if key else ''}{message[:1].lower()}{message[1:]}{', got ' + found if found else ''}"
+
+
+def _path_in_tree(location: tuple[str | int, ...], value: Any) -> KeyPath:
+    """Drops the parts of a pydantic location that name union members instead of keys."""
+    path: list[str | int] = []
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(value, dict) and (part in value or last):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _suggestion(path: KeyPath) -> str:
+    """The nearest key of the same section, or the same key of another section."""
+    known = list(_known_keys(Config))
+    section, key = path[:-1], str(path[-1])
+    siblings = [keys[-1] for keys in known if keys[:-1] == section]
+    near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]}?"
+    elsewhere = [".".join(keys) for keys in known if difflib.SequenceMatcher(None, keys[-1], key).ratio() > 0.85]
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]}?"
+    return f"; known here: {', '.join(siblings)}" if siblings else ""
+
+
+def _known_keys(section: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in section.model_fields.items():
+        yield (*prefix, name)
+        annotation = field.annotation
+        members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        for member in members:
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                yield from _known_keys(member, (*prefix, name))

@@ -1,0 +1,243 @@
+"""Every setting with its type, default, unit and range.
+
+The defaults are the modern R-CNN recipe with the C4 network (detectron2's configuration of the published
+ResNet-101 C4) where that names a value. Sections are frozen and know no keys beyond those written here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=2**31)]
+CountOrZero = Annotated[int, Field(ge=0, le=2**31)]
+Pixels = Annotated[int, Field(ge=1, le=16384)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Triple = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, typed without conversions, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class BackboneConfig(Section):
+    """The residual network (He et al. 2015)."""
+
+    depth: Literal[18, 34, 50, 101, 152] = 101
+    norm: Literal["frozen_batch", "batch", "sync_batch", "group"] = Field(
+        "frozen_batch", description="frozen_batch and batch fit ImageNet weights; group trains well from scratch"
+    )
+    frozen_stages: Annotated[int, Field(ge=0, le=4)] = Field(
+        2, description="leading stages that are not trained: 1 is conv1, 2 adds conv2_x, 4 adds conv4_x"
+    )
+    stride_in_1x1: bool = Field(
+        True, description="stride 2 in a stage's first 1x1 convolution (caffe, the paper) or in its 3x3 (torchvision)"
+    )
+
+
+class AnchorConfig(Section):
+    """Reference boxes of the RPN: every size times every aspect ratio at each cell of the stride-16 map."""
+
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (32.0, 64.0, 128.0, 256.0, 512.0), description="square roots of the areas, in pixels of the resized image"
+    )
+    aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (0.5, 1.0, 2.0), description="height / width"
+    )
+
+
+class RPNConfig(Section):
+    """Region proposal network: matching, sampling and selection of proposals."""
+
+    foreground_iou: Fraction = 0.7
+    background_iou: Fraction = 0.3
+    anchors_per_image: Count = Field(256, description="anchors that the losses sample in an image")
+    foreground_fraction: Fraction = 0.5
+    train_candidates: Count = Field(12000, description="best anchors kept before NMS in training")
+    train_proposals: Count = Field(2000, description="proposals kept after NMS in training")
+    test_candidates: Count = Field(6000, description="best anchors kept before NMS in evaluation")
+    nms_iou: Fraction = 0.7
+
+    @model_validator(mode="after")
+    def _thresholds_are_ordered(self) -> Self:
+        if self.background_iou > self.foreground_iou:
+            raise ValueError("background_iou must not exceed foreground_iou")
+        return self
+
+
+class RoIHeadConfig(Section):
+    """conv5_x on every region: pooling, sampling, decoding of detections."""
+
+    pooled_size: Annotated[int, Field(ge=2, le=64)] = Field(14, description="side of a pooled region, in cells")
+    sampling_ratio: Annotated[int, Field(ge=0, le=16)] = Field(
+        0, description="RoIAlign samples a bin and axis; 0 takes as many as the region is large"
+    )
+    regions_per_image: Count = Field(512, description="regions that the losses sample in an image")
+    foreground_fraction: Fraction = 0.25
+    foreground_iou: Fraction = 0.5
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
+    score_threshold: Fraction = Field(0.05, description="detections below this are dropped before NMS")
+    nms_iou: Fraction = 0.5
+    detections_per_image: Count = 100
+
+
+class ModelConfig(Section):
+    """The network and the weights it starts from."""
+
+    backbone: BackboneConfig = BackboneConfig()
+    weights: Name | None = Field(
+        None, description="null (random), a weights file, or torchvision:NAME such as ResNet101_Weights.IMAGENET1K_V1"
+    )
+    pixel_order: Literal["rgb", "bgr"] = "bgr"
+    pixel_mean: Triple = Field((103.53, 116.28, 123.675), description="in pixel_order, for values 0..255")
+    pixel_std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    anchors: AnchorConfig = AnchorConfig()
+    rpn: RPNConfig = RPNConfig()
+    roi_head: RoIHeadConfig = RoIHeadConfig()
+
+
+class CocoSet(Section):
+    """A data set in COCO's "instances" format."""
+
+    format: Literal["coco"]
+    images: Name = Field(description="folder of the images")
+    annotations: Name = Field(description="JSON file")
+
+
+class VocSet(Section):
+    """A data set in PASCAL VOC's layout: Annotations/, ImageSets/Main/SPLIT.txt, JPEGImages/."""
+
+    format: Literal["voc"]
+    root: Name = Field(description="folder that holds Annotations/, ImageSets/ and JPEGImages/")
+    split: Name = Field(description="name of a list in ImageSets/Main, such as trainval")
+
+
+class ShapesSet(Section):
+    """The built-in data set of drawn shapes; nothing is read from disk."""
+
+    format: Literal["shapes"]
+    images: Count
+    seed: CountOrZero = 0
+    size: tuple[Pixels, Pixels] = Field((192, 256), description="height, width")
+    hard: bool = Field(False, description="colours say nothing about the class, backgrounds are busy")
+
+
+DataSet = Annotated[CocoSet | VocSet | ShapesSet, Field(discriminator="format")]
+
+
+class ResizeConfig(Section):
+    """The resize rule: the short side becomes the given length unless the long side would pass its limit."""
+
+    train_short_side: Annotated[tuple[Pixels, ...], Field(min_length=1)] = Field(
+        (640, 672, 704, 736, 768, 800), description="one is drawn for each image"
+    )
+    test_short_side: Pixels = 800
+    max_long_side: Pixels = 1333
+
+
+class Augmentation(Section):
+    """One transform of albumentations, by its class name, with the arguments of its constructor."""
+
+    name: Name
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataConfig(Section):
+    """What is read and how images reach the network."""
+
+    train: tuple[DataSet, ...] = ()
+    val: tuple[DataSet, ...] = ()
+    classes: Annotated[tuple[Name, ...], Field(min_length=1)] | None = Field(
+        None, description="class names in order; null takes those of the training sets"
+    )
+    resize: ResizeConfig = ResizeConfig()
+    horizontal_flip: Fraction = Field(0.5, description="probability that a training image is mirrored")
+    augmentations: tuple[Augmentation, ...] = ()
+    group_by_aspect_ratio: bool = Field(True, description="wide and tall images go into separate batches")
+    on_bad_box: Literal["error", "drop"] = Field(
+        "error", description="a box without area or outside its image stops the run, or is left out and counted"
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="processes that prepare images")
+    max_image_pixels: Count = Field(64_000_000, description="larger images are refused before they are decoded")
+
+    @model_validator(mode="after")
+    def _classes_are_distinct(self) -> Self:
+        if self.classes and len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes holds a name twice")
+        return self
+
+
+class ScheduleConfig(Section):
+    """Learning rate over the iterations, as a factor on training.learning_rate."""
+
+    kind: Literal["steps", "cosine", "constant"] = "steps"
+    steps: tuple[Count, ...] = Field((), description="iterations at which the rate is multiplied by factor")
+    factor: Positive = 0.1
+    warmup_iterations: CountOrZero = 1000
+    warmup_factor: Fraction = Field(0.001, description="the rate rises linearly from this factor")
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> Self:
+        if list(self.steps) != sorted(set(self.steps)):
+            raise ValueError("steps must rise")
+        if self.steps and self.kind != "steps":
+            raise ValueError(f"steps are given but kind is {self.kind}")
+        return self
+
+
+class TrainingConfig(Section):
+    """Optimisation. One iteration is one update from one whole batch, on any number of processes."""
+
+    iterations: Count = 90000
+    batch_size: Count = Field(16, description="images an update, over all processes and micro-batches")
+    micro_batch_size: Count | None = Field(
+        None, description="images computed at once by a process; null is its whole share of the batch"
+    )
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Positive = 0.02
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
+    weight_decay: NotNegative = Field(1e-4, description="of convolutions and linear layers; norms have none")
+    gradient_clip: Positive | None = Field(None, description="largest norm of the whole gradient")
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    log_every: Count = Field(20, description="iterations")
+    checkpoint_every: CountOrZero = Field(5000, description="iterations; 0 saves only at the end or when stopped")
+    keep_checkpoints: Annotated[int, Field(ge=2, le=1000)] = 2
+    evaluate_every: CountOrZero = Field(5000, description="iterations; 0 never evaluates, not even at the end")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
+        late = [step for step in self.schedule.steps if step >= self.iterations]
+        if late:
+            raise ValueError(f"schedule.steps {late} are not before the last of {self.iterations} iterations")
+        return self
+
+
+class EvaluationConfig(Section):
+    """How detections are made and scored on data.val."""
+
+    metrics: Annotated[tuple[Literal["coco", "voc07", "voc"], ...], Field(min_length=1)] = ("coco",)
+    backend: Literal["pycocotools"] = "pycocotools"
+    proposals: Count = Field(1000, description="proposals an image that reach the head (the paper: 300)")
+    batch_size: Count = Field(1, description="images computed at once by a process")
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    output_dir: Name | None = Field(None, description="the run's folder; null is runs/<name of the config file>")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto is cuda where there is one")
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

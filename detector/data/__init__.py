@@ -1,0 +1,1 @@
+"""Data sets, images and the way from them to batches."""

@@ -1,0 +1,89 @@
+"""The configured sets to data sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detector.config.schema import CocoSet, Config, DataSet, ShapesSet, VocSet
+from detector.data.coco import open_coco
+from detector.data.dataset import DetectionDataset, JoinedDataset
+from detector.data.shapes import CLASS_NAMES, ShapesDataset
+from detector.data.voc import open_voc
+from detector.errors import ConfigError, DatasetError, quote
+from detector.structures import Size
+
+
+def open_split(config: Config, split: str, classes: Sequence[str] | None = None) -> DetectionDataset:
+    """Opens ``data.train`` or ``data.val``.
+
+    Args:
+        config: all settings.
+        split: "train" or "val".
+        classes: class names in the order of labels; None takes data.classes or, failing that, what the first of
+            the sets declares.
+
+    Raises:
+        ConfigError: the split lists no sets.
+        DatasetError: as the readers.
+    """
+    sets: tuple[DataSet, ...] = config.data.train if split == "train" else config.data.val
+    if not sets:
+        raise ConfigError(f"data.{split}: lists no data set; give one, such as [{{format: shapes, images: 100}}]")
+    classes = classes or config.data.classes
+    parts: list[DetectionDataset] = []
+    for item in sets:
+        parts.append(_open(item, config, classes))
+        classes = classes or parts[0].annotations.class_names
+    dataset = parts[0] if len(parts) == 1 else JoinedDataset(parts)
+    if not len(dataset.annotations.labels):
+        raise DatasetError(f"data.{split}: no object of any class in {len(dataset)} images; there is nothing to learn")
+    return dataset
+
+
+def _open(item: DataSet, config: Config, classes: Sequence[str] | None) -> DetectionDataset:
+    drop, max_pixels = config.data.on_bad_box == "drop", config.data.max_image_pixels
+    match item:
+        case CocoSet():
+            return open_coco(find_data(item.images), find_data(item.annotations), classes, drop, max_pixels)
+        case VocSet():
+            return open_voc(find_data(item.root), item.split, classes, drop, max_pixels)
+        case ShapesSet():
+            if classes and tuple(classes) != CLASS_NAMES:
+                raise ConfigError(
+                    f"data.classes: the shapes set has the classes {', '.join(CLASS_NAMES)}, "
+                    f"not {quote(', '.join(classes))}"
+                )
+            return ShapesDataset(item.images, item.seed, Size(*item.size), item.hard)
+
+
+def find_data(path: str) -> Path:
+    """A data path of the configuration as a path on this machine.
+
+    Relative ones are looked for under $DETECTOR_DATASETS if that is set; else under datasets/ of this checkout,
+    datasets/ of the working directory, and the working directory itself.
+
+    Raises:
+        DatasetError: there is no such file or folder.
+    """
+    given = Path(path).expanduser()
+    places = [Path()]
+    if not given.is_absolute():
+        root = os.environ.get("DETECTOR_DATASETS")
+        checkout = Path(__file__).resolve().parents[2] / "datasets"
+        places = [Path(root)] if root else [checkout, Path("datasets"), Path()]
+    for place in places:
+        if (place / given).exists():
+            return place / given
+    looked = ", ".join(dict.fromkeys(str((place / given).absolute()) for place in places))
+    hint = "" if given.is_absolute() else "; set DETECTOR_DATASETS to the folder of your data sets"
+    raise DatasetError(f"{path}: not found (looked for {looked}){hint}")
+
+
+def wide_images(dataset: DetectionDataset) -> np.ndarray:
+    """``(N,)`` bool: the image is wider than tall, as far as its annotations tell."""
+    sizes = [dataset.info(index).size for index in range(len(dataset))]
+    return np.array([size is not None and size.width > size.height for size in sizes])

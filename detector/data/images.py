@@ -1,0 +1,128 @@
+"""Any image file to upright RGB, or one clear line that says why not."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from detector.errors import ImageError, quote
+from detector.structures import Size
+
+# Others (EPS, PDF, ...) start outside programs or are no pictures to train on.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "MPO")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+MAX_PIXELS = 64_000_000
+
+# What Pillow's decoders are seen to raise on damaged files.
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError,
+    RuntimeError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes an image file.
+
+    Rotation recorded in EXIF is applied, gray and palette images become RGB, transparency is dropped, 16-bit
+    values are scaled to 8 bits, and of an animation the first frame is taken.
+
+    Args:
+        path: a JPEG, PNG, BMP, WebP, TIFF, GIF or PPM file; its contents decide, not its name.
+        max_pixels: larger images are refused before they are decoded.
+
+    Returns:
+        ``(H, W, 3)`` uint8, RGB.
+
+    Raises:
+        ImageError: the file is missing, empty, damaged, no image, too large, or holds fractions.
+    """
+    with _open(path) as file:
+        return _to_rgb(_decode(file, str(path), max_pixels), str(path))
+
+
+def read_size(path: str | Path) -> Size:
+    """Height and width of an image file after rotation by EXIF, from its header alone.
+
+    Raises:
+        ImageError: as ``read_image``.
+    """
+    with _open(path) as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                return Size(image.width, image.height) if turned else Size(image.height, image.width)
+        except _DAMAGE as error:
+            raise ImageError(f"{path}: {_reason(error)}") from None
+
+
+def rgb_array(image: Image.Image) -> np.ndarray:
+    """A Pillow image in memory as ``(H, W, 3)`` uint8 RGB, by the same rules as a file.
+
+    Raises:
+        ImageError: it cannot be converted.
+    """
+    return _to_rgb(image, "image")
+
+
+def _open(path: str | Path) -> IO[bytes]:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{path}: not a regular file")
+        if status.st_size == 0:
+            raise ImageError(f"{path}: the file is empty; fetch it again or take it out of the data set")
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such image file") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(f"{quote(str(path), 200)}: cannot be read: {reason}") from None
+
+
+def _decode(file: IO[bytes], path: str, max_pixels: int) -> Image.Image:
+    try:
+        image = Image.open(file, formats=FORMATS)
+        if image.width * image.height > max_pixels:
+            raise ImageError(
+                f"{path}: {image.width} x {image.height} is more than the {max_pixels} pixels that are allowed; "
+                "shrink the image or raise data.max_image_pixels"
+            )
+        image.load()
+        return image
+    except _DAMAGE as error:
+        raise ImageError(f"{path}: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that can be read (JPEG, PNG, BMP, WebP, TIFF, GIF or PPM)"
+    if "truncated" in str(error):
+        return "the image is truncated; fetch it again or take it out of the data set"
+    return f"the image is damaged: {quote(str(error), 120)}"
+
+
+def _to_rgb(image: Image.Image, path: str) -> np.ndarray:
+    if image.mode == "F":
+        raise ImageError(f"{path}: holds fractions; only images of 8 or 16 bits a channel are read")
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            image = _eight_bits(image, path)
+        elif image.mode == "PA" or "transparency" in image.info:
+            image = image.convert("RGBA")
+        return np.array(image.convert("RGB"))
+    except _DAMAGE as error:
+        raise ImageError(f"{path}: {_reason(error)}") from None
+
+
+def _eight_bits(image: Image.Image, path: str) -> Image.Image:
+    values = np.asarray(image)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ImageError(f"{path}: holds 32-bit values; only images of 8 or 16 bits a channel are read")
+    return Image.fromarray((values >> 8).astype(np.uint8))

@@ -1,0 +1,1 @@
+"""Training, inference, checkpoints, and the user's ``Detector``."""

@@ -1,0 +1,139 @@
+"""The detector as its users hold it: load a file, predict on images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from PIL import Image
+
+from detector.config.load import parse_config
+from detector.config.schema import Config
+from detector.data.images import read_image, rgb_array
+from detector.data.transforms import test_pixels
+from detector.engine.device import select_device
+from detector.engine.inference import detect
+from detector.errors import ImageError, UsageError
+from detector.models.build import build_model
+from detector.models.faster_rcnn import FasterRCNN
+from detector.models.weights import load_own, read_weights
+from detector.structures import Detections, ImageBatch, ImageId, Size
+
+Picture = str | Path | Image.Image | np.ndarray
+DEFAULT_SCORE_THRESHOLD = 0.5
+
+
+class Detector:
+    """A trained network with its class names, ready for images.
+
+    Example:
+        >>> detector = Detector.load("runs/quickstart/model_best.safetensors")
+        >>> detections = detector.predict("street.jpg", score_threshold=0.5)
+        >>> for box, score, label in zip(detections.boxes, detections.scores, detections.labels):
+        ...     print(detector.class_names[label], float(score), box.tolist())
+
+    Attributes:
+        model: the ``FasterRCNN`` module; ``model(images, targets)`` gives losses, ``model.detect(images)``
+            detections in the pixels of the resized images.
+        class_names: K names; ``detections.labels`` index them.
+        category_ids: the id of each class in the data set that the network was trained on.
+        config: all settings.
+        device: where it computes.
+        precision: fp32, bf16 or fp16.
+        score_threshold: what ``predict`` uses if it is given none.
+    """
+
+    def __init__(
+        self,
+        model: FasterRCNN,
+        config: Config,
+        class_names: Sequence[str],
+        category_ids: Sequence[ImageId],
+        device: torch.device,
+        precision: str = "fp32",
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.config = config
+        self.class_names = list(class_names)
+        self.category_ids = list(category_ids)
+        self.device = device
+        self.precision = precision
+        self.score_threshold = DEFAULT_SCORE_THRESHOLD
+
+    @classmethod
+    def load(
+        cls, weights: str | Path, config: Config | None = None, device: str = "auto", precision: str = "fp32"
+    ) -> Detector:
+        """Loads a weights file, such as ``runs/NAME/model_best.safetensors``.
+
+        Args:
+            weights: the file; configuration and class names travel in it.
+            config: used instead of the file's own.
+            device: auto, cpu, cuda or mps.
+            precision: fp32, bf16 or fp16.
+
+        Raises:
+            WeightsError: the file is missing, damaged, of another kind, or does not fit ``config``.
+            ConfigError: this machine has no such device.
+            UsageError: the precision is unknown.
+        """
+        if precision not in ("fp32", "bf16", "fp16"):
+            raise UsageError(f"precision must be fp32, bf16 or fp16, got {precision!r}")
+        tensors, info = read_weights(weights)
+        config = config or parse_config(info.config, f"{weights}: its configuration")
+        model = build_model(config.model, len(info.class_names), config.evaluation)
+        load_own(model, tensors, str(weights))
+        detector = cls(model, config, info.class_names, info.category_ids, select_device(device), precision)
+        if info.score_threshold is not None:
+            detector.score_threshold = info.score_threshold
+        return detector
+
+    @overload
+    def predict(self, images: Picture, score_threshold: float | None = None) -> Detections: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, images: Sequence[Picture], score_threshold: float | None = None) -> list[Detections]: ...
+
+    def predict(
+        self, images: Picture | Sequence[Picture], score_threshold: float | None = None
+    ) -> Detections | list[Detections]:
+        """Detects objects.
+
+        Args:
+            images: a path, a PIL image or an RGB uint8 array ``(H, W, 3)``; or a list of such.
+            score_threshold: lower scores are left out; None takes what the weights file stores, else 0.5.
+
+        Returns:
+            Detections on the CPU, best first, boxes as (x1, y1, x2, y2) in pixels of the original image, which is
+            upright; for a list of images a list.
+
+        Raises:
+            ImageError: a file cannot be read, or an array is not of that form.
+            UsageError: the threshold is not in 0..1.
+        """
+        threshold = self.score_threshold if score_threshold is None else score_threshold
+        if not 0 <= threshold <= 1:
+            raise UsageError(f"score_threshold must be in 0..1, got {threshold}")
+        if isinstance(images, Picture):
+            return self._predict_one(images, threshold)
+        return [self._predict_one(image, threshold) for image in images]
+
+    def _predict_one(self, picture: Picture, threshold: float) -> Detections:
+        image = self._read(picture)
+        batch = ImageBatch.of([test_pixels(image, self.config.data.resize)])
+        found = detect(self.model, batch, [Size(*image.shape[:2])], self.device, self.precision)[0]
+        return found.keep(found.scores >= threshold)
+
+    def _read(self, picture: Picture) -> np.ndarray:
+        if isinstance(picture, Image.Image):
+            return rgb_array(picture)
+        if not isinstance(picture, np.ndarray):
+            return read_image(picture, self.config.data.max_image_pixels)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            raise ImageError(
+                f"an image array must be RGB uint8 (height, width, 3), got {picture.dtype} {picture.shape}"
+            )
+        return picture

@@ -1,0 +1,84 @@
+"""The detector over many images, with boxes back in the pixels of the original images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from tqdm import tqdm
+
+from detector.config.schema import Config
+from detector.data.dataset import DetectionDataset
+from detector.data.loader import Batch, EvaluationBatches, iterate
+from detector.engine.device import autocast
+from detector.engine.distributed import Processes
+from detector.models.faster_rcnn import FasterRCNN
+from detector.ops.boxes import clip_boxes, rescale_boxes, usable_boxes
+from detector.structures import Detections, ImageBatch, Size
+
+
+def detect(
+    model: FasterRCNN, images: ImageBatch, original_sizes: Iterable[Size], device: torch.device, precision: str
+) -> list[Detections]:
+    """Detections of a batch, on the CPU, in the pixels of the original images.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        images: resized.
+        original_sizes: of the images before resizing.
+        device: where to compute.
+        precision: fp32, bf16 or fp16.
+    """
+    with torch.no_grad(), autocast(device, precision):
+        found = model.detect(images.to(device))
+    results = []
+    for detections, size, original in zip(found, images.sizes, original_sizes, strict=True):
+        boxes = clip_boxes(rescale_boxes(detections.boxes, size, original), original)
+        moved = Detections(boxes, detections.scores, detections.labels).to("cpu")
+        results.append(moved.keep(usable_boxes(moved.boxes)))
+    return results
+
+
+def detect_dataset(
+    model: FasterRCNN,
+    dataset: DetectionDataset,
+    config: Config,
+    device: torch.device,
+    processes: Processes,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Detections] | None:
+    """Detections of every image of a data set, in its order, computed by all processes together.
+
+    Args:
+        model: its mode is put back at the end.
+        dataset: the images.
+        config: for the data and evaluation sections and the precision.
+        device: where to compute.
+        processes: each takes every n-th image.
+        should_stop: asked before each batch, if there is one process only.
+
+    Returns:
+        One ``Detections`` an image, in original pixels; None if it was stopped.
+
+    Raises:
+        DetectorError: as the data set raises it.
+    """
+    mine = range(processes.rank, len(dataset), processes.world_size)
+    batches = EvaluationBatches(dataset, mine, config)
+    workers = min(config.data.workers, len(batches))
+    stream: Iterable[Batch] = iterate(batches, range(len(batches)), workers, device)
+    found: dict[int, Detections] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in tqdm(stream, "evaluating", len(batches), leave=False, disable=None if processes.is_main else True):
+            if processes.world_size == 1 and should_stop():
+                return None
+            detections = detect(model, batch.images, batch.original_sizes, device, config.training.precision)
+            found.update(zip(batch.indices, detections, strict=True))
+    finally:
+        model.train(was_training)
+    gathered: dict[int, Detections] = {}
+    for part in processes.gather(found):
+        gathered.update(part)
+    return [gathered[index] for index in range(len(dataset))]

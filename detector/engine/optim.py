@@ -1,0 +1,49 @@
+"""The optimiser and the learning rate over time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from detector.config.schema import ScheduleConfig, TrainingConfig
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over what is trained; the parameters of norms do not decay."""
+    norms = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
+    undecayed = {
+        parameter for module in model.modules() if isinstance(module, norms) for parameter in module.parameters()
+    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {
+            "params": [parameter for parameter in trained if parameter not in undecayed],
+            "weight_decay": config.weight_decay,
+        },
+        {"params": [parameter for parameter in trained if parameter in undecayed], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+
+
+def learning_rate(config: TrainingConfig, iteration: int) -> float:
+    """The rate of an iteration, counted from 0; a function of the iteration alone, so that resuming cannot shift it."""
+    return config.learning_rate * _warmup(config.schedule, iteration) * _decay(config, iteration)
+
+
+def _warmup(schedule: ScheduleConfig, iteration: int) -> float:
+    if iteration >= schedule.warmup_iterations:
+        return 1.0
+    progress = iteration / schedule.warmup_iterations
+    return schedule.warmup_factor * (1 - progress) + progress
+
+
+def _decay(config: TrainingConfig, iteration: int) -> float:
+    schedule = config.schedule
+    if schedule.kind == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * iteration / config.iterations))
+    return schedule.factor ** sum(iteration >= step for step in schedule.steps)

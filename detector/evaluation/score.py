@@ -1,0 +1,104 @@
+"""All asked-for metrics in one dictionary, and as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from detector.evaluation.coco import score_coco
+from detector.evaluation.voc import voc_curve
+from detector.structures import Annotations, DetectionTable
+
+Metrics = dict[str, Any]
+
+_TITLES = {"coco": "COCO", "voc07": "VOC2007 (11-point)", "voc": "VOC2010+ (area)"}
+
+
+def score(truth: Annotations, found: DetectionTable, metrics: Sequence[str]) -> Metrics:
+    """Scores detections.
+
+    Args:
+        truth: ground truth.
+        found: detections.
+        metrics: of "coco", "voc07" (11-point AP) and "voc" (area under the curve).
+
+    Returns:
+        The content of metrics.json: fractions in 0..1, None where no ground truth defines a number.
+    """
+    result: Metrics = {}
+    per_class: list[dict[str, Any]] = [
+        {"objects": int(count)} for count in np.bincount(truth.labels, minlength=len(truth.class_names))
+    ]
+    if "coco" in metrics:
+        result["coco"], classes = score_coco(truth, found)
+        for row, numbers in zip(per_class, classes, strict=True):
+            row.update(numbers)
+    if "voc07" in metrics or "voc" in metrics:
+        curves = [voc_curve(truth, found, label) for label in range(len(truth.class_names))]
+        for row, curve in zip(per_class, curves, strict=True):
+            row.update({"voc07_AP50": curve.ap_11_point()} if "voc07" in metrics else {})
+            row.update({"voc_AP50": curve.ap_area()} if "voc" in metrics else {})
+        for metric in ("voc07", "voc"):
+            if metric in metrics:
+                result[metric] = {"mAP50": _mean([row[f"{metric}_AP50"] for row in per_class])}
+    result["per_class"] = dict(zip(truth.class_names, per_class, strict=True))
+    return result | {"images": len(truth.image_ids), "detections": len(found)}
+
+
+def headline(metrics: Metrics) -> float | None:
+    """The one number that ranks models: COCO's AP where it ran, else the VOC mean."""
+    if "coco" in metrics:
+        return metrics["coco"]["AP"]  # type: ignore[no-any-return]
+    return (metrics.get("voc") or metrics["voc07"])["mAP50"]  # type: ignore[no-any-return]
+
+
+def format_metrics(metrics: Metrics) -> str:
+    """The metrics as a table, in per cent; a dash where a number is undefined."""
+    lines = [f"{metrics['images']} images, {metrics['detections']} detections"]
+    for metric, title in _TITLES.items():
+        if metric in metrics:
+            lines += ["", f"{title}, per cent"]
+            lines += ["  ".join(f"{name:>6}" for name in metrics[metric])]
+            lines += ["  ".join(_percent(value) for value in metrics[metric].values())]
+    rows: dict[str, dict[str, Any]] = metrics["per_class"]
+    columns = list(next(iter(rows.values()), {}))
+    width = max([len(_short(name)) for name in rows] + [5])
+    lines += ["", f"{'class':<{width}}  " + "  ".join(f"{name:>{max(7, len(name))}}" for name in columns)]
+    for name, row in rows.items():
+        cells = [
+            f"{row[key]:>{max(7, len(key))}}" if key == "objects" else _percent(row[key], max(7, len(key)))
+            for key in columns
+        ]
+        lines.append(f"{_short(name):<{width}}  " + "  ".join(cells))
+    return "\n".join(lines)
+
+
+def explain(truth: Annotations, found: DetectionTable, metrics: Metrics) -> list[str]:
+    """Sentences on numbers that would otherwise puzzle: undefined or zero."""
+    sentences = []
+    absent = [_short(name) for name, row in metrics["per_class"].items() if not row["objects"]]
+    if len(absent) == len(truth.class_names):
+        sentences.append("there is no ground truth at all, so no AP is defined")
+    elif absent:
+        more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
+        sentences.append(f"classes without ground truth are left out of the means: {', '.join(absent[:10])}{more}")
+    if not len(found):
+        sentences.append("there are no detections, so AP is 0; is the model trained, is score_threshold too high?")
+    elif headline(metrics) == 0:
+        sentences.append("AP is 0 though there are detections; compare some with the ground truth in pictures")
+    return sentences
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _percent(value: float | None, width: int = 6) -> str:
+    return f"{'-':>{width}}" if value is None else f"{100 * value:>{width}.1f}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:21] + "..."

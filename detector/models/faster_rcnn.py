@@ -1,0 +1,91 @@
+"""Faster R-CNN with the C4 split (Ren et al. 2015; He et al. 2015, appendix A).
+
+conv1..conv4_x run once an image and feed both the RPN and the pooling of regions; conv5_x runs on every region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detector.models.resnet import ResNetC4
+from detector.models.roi_head import C4Head
+from detector.models.rpn import RegionProposalNetwork, RPNOutput
+from detector.structures import Detections, ImageBatch, Target
+
+
+class FasterRCNN(nn.Module):
+    """The whole detector.
+
+    Images of different sizes go through the convolutions apart, images of equal size together: padding would
+    leak into the borders of the smaller ones. So losses and detections of an image never depend on the others.
+
+    Args:
+        backbone: conv1..conv4_x.
+        rpn: proposes regions.
+        roi_head: classifies and refines them.
+        pixel_order: channel order that the weights expect, "rgb" or "bgr".
+        pixel_mean: subtracted, in that order, from values in 0..255.
+        pixel_std: divided by.
+    """
+
+    def __init__(
+        self,
+        backbone: ResNetC4,
+        rpn: RegionProposalNetwork,
+        roi_head: C4Head,
+        pixel_order: str,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_head = roi_head
+        self.pixel_order = pixel_order
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def forward(self, images: ImageBatch, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The four losses of a batch: loss_objectness, loss_rpn_box, loss_class, loss_box.
+
+        Args:
+            images: B images.
+            targets: B targets, in the pixels of ``images``.
+        """
+        features, outputs = self._features(images)
+        losses = self.rpn.losses(outputs, targets)
+        regions = [
+            self.roi_head.sample(self.rpn.propose(output), target)
+            for output, target in zip(outputs, targets, strict=True)
+        ]
+        return losses | self.roi_head.losses(features, regions)
+
+    @torch.no_grad()
+    def detect(self, images: ImageBatch) -> list[Detections]:
+        """The detections of each image, best first, in the pixels of ``images``."""
+        features, outputs = self._features(images)
+        proposals = [self.rpn.propose(output) for output in outputs]
+        return self.roi_head.detect(features, proposals, images.sizes)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """RGB values in 0..255 as the weights expect them: ``(B, 3, H, W)`` float32."""
+        pixels = pixels.float()
+        if self.pixel_order == "bgr":
+            pixels = pixels.flip(1)
+        return (pixels - self.pixel_mean) / self.pixel_std
+
+    def _features(self, images: ImageBatch) -> tuple[list[Tensor], list[RPNOutput]]:
+        """C4 features ``(C, H, W)`` and RPN outputs, one an image, in the order of the batch."""
+        found: dict[int, tuple[Tensor, RPNOutput]] = {}
+        for positions, pixels in images.groups():
+            features = self.backbone(self.normalize(pixels))
+            outputs = self.rpn(features, images.sizes[positions[0]])
+            found.update(zip(positions, zip(features, outputs, strict=True), strict=True))
+        ordered = [found[position] for position in range(len(images))]
+        return [features for features, _ in ordered], [output for _, output in ordered]

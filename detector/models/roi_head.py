@@ -1,0 +1,128 @@
+"""The C4 head: conv5_x on every pooled region, then classes and boxes (He et al. 2015, appendix A).
+
+Shape letters: N regions, K classes, S side of a pooled region in cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms, box_iou
+
+from detector.config.schema import BackboneConfig, RoIHeadConfig
+from detector.models.resnet import STRIDE, conv5_x, stage_channels
+from detector.ops.box_coder import decode_boxes, encode_boxes
+from detector.ops.boxes import clip_boxes
+from detector.ops.matching import match_boxes, sample_roles
+from detector.ops.roi_align import pool_regions
+from detector.structures import Detections, Size, Target
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Proposals sampled for the head in one image, with what they shall become.
+
+    Attributes:
+        boxes: ``(N, 4)``.
+        labels: ``(N,)`` in 0..K; K is background.
+        truth: ``(N, 4)`` matched ground truth; meaningless for background.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    truth: Tensor
+
+
+class C4Head(nn.Module):
+    """Pool, conv5_x, average, and two sibling layers: K + 1 class logits and 4K box deltas, background last."""
+
+    def __init__(self, num_classes: int, backbone: BackboneConfig, config: RoIHeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.conv5_x = conv5_x(backbone)
+        channels = stage_channels(backbone.depth, 5)
+        self.class_layer = nn.Linear(channels, num_classes + 1)
+        self.box_layer = nn.Linear(channels, num_classes * 4)
+        nn.init.normal_(self.class_layer.weight, std=0.01)
+        nn.init.normal_(self.box_layer.weight, std=0.001)
+        nn.init.zeros_(self.class_layer.bias)
+        nn.init.zeros_(self.box_layer.bias)
+
+    def forward(self, features: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Classifies and refines regions.
+
+        Args:
+            features: a ``(C, H, W)`` map for each image.
+            regions: ``(N, 4)`` boxes for each image.
+
+        Returns:
+            ``(sum of N, K + 1)`` class logits and ``(sum of N, K, 4)`` deltas, float32.
+        """
+        pooled = pool_regions(features, regions, STRIDE, self.config.pooled_size, self.config.sampling_ratio)
+        vectors = self.conv5_x(pooled).mean(dim=(2, 3))
+        deltas = self.box_layer(vectors).float()
+        return self.class_layer(vectors).float(), deltas.unflatten(1, (self.num_classes, 4))
+
+    @torch.no_grad()
+    def sample(self, proposals: Tensor, target: Target) -> Regions:
+        """Chooses regions of one image to learn from; the ground truth itself is among the candidates."""
+        config = self.config
+        candidates = torch.cat([proposals, target.boxes])
+        matches = match_boxes(box_iou(target.boxes, candidates), config.foreground_iou, config.foreground_iou)
+        foreground, background = sample_roles(
+            matches.role, config.regions_per_image, config.foreground_fraction, target.seed
+        )
+        sampled = torch.cat([foreground, background])
+        labels = torch.full_like(sampled, self.num_classes)
+        truth = candidates[sampled]
+        labels[: len(foreground)] = target.labels[matches.truth[foreground]]
+        truth[: len(foreground)] = target.boxes[matches.truth[foreground]]
+        return Regions(candidates[sampled], labels, truth)
+
+    def losses(self, features: Sequence[Tensor], regions: Sequence[Regions]) -> dict[str, Tensor]:
+        """The two losses of the head, each divided by the number of sampled regions.
+
+        By all regions, not by the foreground ones: a box counts the same alone or in a crowd. The mean is taken in
+        each image and then over images, so that the losses of a batch do not depend on how it is split over
+        processes. Where every image yields its full number of regions, as in the recipes, this equals
+        detectron2's division by the regions of the whole batch.
+        """
+        logits, deltas = self(features, [region.boxes for region in regions])
+        labels = torch.cat([region.labels for region in regions])
+        counts = [len(region.labels) for region in regions]
+        scale = torch.cat([logits.new_full((count,), 1 / max(count, 1)) for count in counts]) / len(counts)
+        loss_class = (F.cross_entropy(logits, labels, reduction="none") * scale).sum()
+        rows = torch.nonzero(labels < self.num_classes).flatten()
+        wanted = encode_boxes(
+            torch.cat([region.truth for region in regions])[rows],
+            torch.cat([region.boxes for region in regions])[rows],
+            self.config.box_weights,
+        )
+        distance = F.l1_loss(deltas[rows, labels[rows]], wanted, reduction="none").sum(dim=1)
+        return {"loss_class": loss_class, "loss_box": (distance * scale[rows]).sum()}
+
+    def detect(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]
+    ) -> list[Detections]:
+        """The detections of each image, in the pixels of the network's input."""
+        counts = [len(boxes) for boxes in proposals]
+        logits, deltas = self(features, proposals)
+        scores = logits.softmax(dim=1).split(counts)
+        return [self._select(*image) for image in zip(scores, deltas.split(counts), proposals, sizes, strict=True)]
+
+    def _select(self, scores: Tensor, deltas: Tensor, proposals: Tensor, size: Size) -> Detections:
+        """Score threshold, NMS within each class, and the best of all classes together."""
+        config = self.config
+        boxes = decode_boxes(deltas, proposals[:, None], config.box_weights)
+        scores = scores[:, : self.num_classes]
+        finite = torch.isfinite(scores).all(dim=1) & torch.isfinite(boxes).all(dim=2).all(dim=1)
+        boxes = clip_boxes(boxes, size)
+        rows, labels = torch.nonzero((scores > config.score_threshold) & finite[:, None]).unbind(dim=1)
+        boxes, scores = boxes[rows, labels], scores[rows, labels]
+        kept = batched_nms(boxes, scores, labels, config.nms_iou)[: config.detections_per_image]
+        return Detections(boxes[kept], scores[kept], labels[kept])

@@ -1,0 +1,51 @@
+"""JSON files of strangers, read strictly."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from detector.errors import DatasetError, quote
+
+MAX_FILE_BYTES = 2 * 1024**3
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        DatasetError: it is missing, too large, cut off, not UTF-8, nested too deeply, holds NaN or a key twice.
+    """
+    try:
+        if os.path.getsize(path) > MAX_FILE_BYTES:
+            raise DatasetError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"{path}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}; is the file cut off?"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except RecursionError:
+        raise DatasetError(f"{path}: nested too deeply") from None
+    except ValueError as error:
+        raise DatasetError(f"{path}: {quote(str(error), 120)[1:-1]}") from None
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)} stands twice in one object")
+    return record
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"holds {name}, which is no number in JSON")

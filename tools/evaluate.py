@@ -1,0 +1,7 @@
+"""The command evaluate; see --help."""
+
+import sys
+
+from detector.cli.evaluate import main
+
+sys.exit(main())
