@@ -15,7 +15,7 @@ from detector.errors import ImageError, quote
 from detector.structures import Size
 
 # Others (EPS, PDF, ...) start outside programs or are no pictures to train on.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "MPO")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 MAX_PIXELS = 64_000_000
 

@@ -125,7 +125,9 @@ def _compose(augmentations: Sequence[Augmentation]) -> Any:
         format="pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True,
         min_visibility=_MIN_VISIBLE, min_width=1, min_height=1,
     )  # fmt: skip
-    return albumentations.Compose(transforms, bbox_params=boxes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Got processor for bboxes")  # all transforms are of colours alone
+        return albumentations.Compose(transforms, bbox_params=boxes)
 
 
 def _transform(item: Augmentation, key: str) -> Any:

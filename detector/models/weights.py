@@ -247,10 +247,9 @@ def _read_any(path: Path) -> dict[str, Tensor]:
     """Tensors of a file whose kind its contents tell."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
-    if zipfile.is_zipfile(path) or path.open("rb").read(2) == b"\x80\x02":
-        content = _read_pickle(path)
-    else:
-        content = _read_safetensors(path)[0]
+    with path.open("rb") as file:
+        is_pickle = file.read(2) == b"\x80\x02"  # of torch before 1.6
+    content = _read_pickle(path) if is_pickle or zipfile.is_zipfile(path) else _read_safetensors(path)[0]
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{path}: holds no tensors")
