@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from detector.errors import DetectorError, UsageError
 
+_MAX_LINE = 390
 COMMANDS = ("train", "evaluate", "visualize", "make_shapes")
 
 
@@ -50,7 +51,7 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
         if debug:
             raise
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {line[:_MAX_LINE]}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

@@ -80,6 +80,7 @@ def _score_files(options: argparse.Namespace) -> int:
 def _evaluate_weights(options: argparse.Namespace) -> int:
     from detector.data.build import open_split
     from detector.engine.detector import Detector
+    from detector.engine.device import select_device
     from detector.engine.distributed import join_processes
     from detector.engine.evaluation import evaluate_model
     from detector.evaluation.score import format_metrics
@@ -87,10 +88,11 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
 
     with join_processes() as processes:
         config = _config(read_weights(options.weights)[1].config, options)
-        detector = Detector.load(options.weights, config, config.device, config.training.precision)
+        device = select_device(config.device, processes.local_rank)
+        detector = Detector.load(options.weights, config, str(device), config.training.precision)
         dataset = open_split(config, options.split, detector.class_names)
         output = Path(options.output) if options.output else Path(options.weights).parent / "evaluation"
-        metrics = evaluate_model(detector.model, dataset, config, detector.device, processes, output)
+        metrics = evaluate_model(detector.model, dataset, config, device, processes, output)
         if processes.is_main and metrics is not None:
             print(format_metrics(metrics))
             _log.info("written: %s", output)

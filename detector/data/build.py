@@ -39,7 +39,7 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
         parts.append(_open(item, config, classes))
         classes = classes or parts[0].annotations.class_names
     dataset = parts[0] if len(parts) == 1 else JoinedDataset(parts)
-    if not len(dataset.annotations.labels):
+    if split == "train" and not len(dataset.annotations.labels):
         raise DatasetError(f"data.{split}: no object of any class in {len(dataset)} images; there is nothing to learn")
     return dataset
 

@@ -54,6 +54,7 @@ def evaluate_model(
         return None
     metrics: Metrics | None = None
     if processes.is_main:
+        _log.info("scoring %d images by %s", len(dataset), config.evaluation.backend)
         metrics = write_evaluation(dataset.annotations, DetectionTable.of(found), config.evaluation.metrics, output)
         draw_examples(dataset, found, output / "pictures")
     return processes.from_main(metrics)  # type: ignore[no-any-return]

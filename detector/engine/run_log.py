@@ -70,11 +70,12 @@ class RunFolder:
         saved = self.path / "config.yaml"
         if not saved.exists() and any(item.name != "train.log" for item in self.path.iterdir()):
             raise UsageError(f"{self.path}: holds files but no run; choose an empty or new --output")
-        if saved.exists() and not resume:
-            raise UsageError(
-                f"{self.path}: holds a run already; choose another --output, or go on with it by --resume auto"
-            )
-        if saved.exists():
+        # A run that failed before its first iteration leaves nothing to protect.
+        if any(self.checkpoints.glob("step-*")) or (self.path / "metrics.jsonl").exists():
+            if not resume:
+                raise UsageError(
+                    f"{self.path}: holds a run already; choose another --output, or go on with it by --resume auto"
+                )
             self._check_same(parse_config(saved.read_text(encoding="utf-8"), str(saved)), config)
         saved.write_text(dump_config(config), encoding="utf-8")
 

@@ -81,6 +81,9 @@ class Trainer:
     def summary(self) -> list[str]:
         """What will be done, in lines for the log."""
         training, annotations = self.config.training, self.train_set.annotations
+        late = [step for step in training.schedule.steps if step >= training.iterations]
+        if late:
+            _log.warning("training.schedule.steps %s lie beyond the last iteration and never come", late)
         empty = int((np.diff(annotations.rows) == 0).sum())
         parameters = sum(value.numel() for value in self.learner.model.parameters() if value.requires_grad)
         seen = training.iterations * training.batch_size / len(self.train_set)
