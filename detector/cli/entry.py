@@ -13,7 +13,7 @@ from typing import NoReturn
 from detector.errors import DetectorError, UsageError
 
 _MAX_LINE = 390
-COMMANDS = ("train", "evaluate", "visualize", "make_shapes")
+COMMANDS = ("train", "evaluate", "visualize", "make_shapes", "convert_weights")
 
 
 class Parser(argparse.ArgumentParser):

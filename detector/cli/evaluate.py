@@ -84,10 +84,11 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
     from detector.engine.distributed import join_processes
     from detector.engine.evaluation import evaluate_model
     from detector.evaluation.score import format_metrics
-    from detector.models.weights import read_weights
+    from detector.weights.load import read_weights
 
     with join_processes() as processes:
-        config = _config(read_weights(options.weights)[1].config, options)
+        info = read_weights(options.weights).info
+        config = _config(info.config if info else None, options)
         device = select_device(config.device, processes.local_rank)
         detector = Detector.load(options.weights, config, str(device), config.training.precision)
         dataset = open_split(config, options.split, detector.class_names)
@@ -99,14 +100,17 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(own: str, options: argparse.Namespace) -> Config:
-    """The settings in the weights, with data and evaluation of --config, with overrides on top."""
+def _config(own: str | None, options: argparse.Namespace) -> Config:
+    """The settings in the weights, with all but the model's from --config, with overrides on top."""
     from detector.config.load import load_config, parse_config
 
-    config = parse_config(own, f"{options.weights}: its configuration", options.overrides)
-    if options.config:
-        given = load_config(options.config, options.overrides)
-        config = given.model_copy(update={"model": config.model})
+    if own is None and not options.config:
+        raise UsageError(f"{options.weights}: is of another toolkit and holds no settings; give --config")
+    config = load_config(options.config, options.overrides) if options.config else None
+    if own is not None:
+        saved = parse_config(own, f"{options.weights}: its configuration", options.overrides)
+        config = config.model_copy(update={"model": saved.model}) if config else saved
+    assert config is not None
     if options.metric:
         metrics = tuple(dict.fromkeys(options.metric))
         config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"metrics": metrics})})

@@ -32,7 +32,9 @@ class BackboneConfig(Section):
 
     depth: Literal[18, 34, 50, 101, 152] = 101
     norm: Literal["frozen_batch", "batch", "sync_batch", "group"] = Field(
-        "frozen_batch", description="frozen_batch and batch fit ImageNet weights; group trains well from scratch"
+        "frozen_batch",
+        description="frozen_batch and batch fit ImageNet weights; group trains well from scratch; batch needs "
+        "more than one region or cell a batch",
     )
     frozen_stages: Annotated[int, Field(ge=0, le=4)] = Field(
         2, description="leading stages that are not trained: 1 is conv1, 2 adds conv2_x, 4 adds conv4_x"
@@ -226,6 +228,10 @@ class EvaluationConfig(Section):
     backend: Literal["pycocotools"] = "pycocotools"
     proposals: Count = Field(1000, description="proposals an image that reach the head (the paper: 300)")
     batch_size: Count = Field(1, description="images computed at once by a process")
+    short_sides: tuple[Pixels, ...] = Field((), description="several sizes of each image; () is resize.test_short_side")
+    flip: bool = Field(False, description="detect in the mirrored image, too")
+    box_refinement: bool = Field(False, description="pool again from each region's box (paper: with nms_iou 0.3)")
+    box_voting: bool = Field(False, description="average each kept box with those of its class that NMS removed")
 
 
 class Config(Section):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
 from detector.data.sampler import TrainingOrder
-from detector.data.transforms import TrainTransform, test_pixels
+from detector.data.transforms import TrainTransform, test_views
 from detector.errors import DetectorError, WorkerError
 from detector.structures import ImageBatch, ImageInfo, Size, Target
 
@@ -30,6 +30,7 @@ class Batch:
         indices: of the images in the data set.
         infos: where the images came from.
         original_sizes: before resizing.
+        mirrored: of each of the images, in evaluation, where several views of one image may follow each other.
     """
 
     images: ImageBatch
@@ -37,6 +38,7 @@ class Batch:
     indices: tuple[int, ...]
     infos: tuple[ImageInfo, ...]
     original_sizes: tuple[Size, ...]
+    mirrored: tuple[bool, ...] = ()
 
     def pin_memory(self) -> Batch:
         """Called by the loader where copies to a GPU gain from it."""
@@ -109,7 +111,7 @@ class EvaluationBatches(Dataset[Batch | DetectorError]):
     def __init__(self, dataset: DetectionDataset, indices: Sequence[int], config: Config) -> None:
         size = config.evaluation.batch_size
         self.dataset = dataset
-        self.resize = config.data.resize
+        self.config = config
         self.chunks = [tuple(indices[start : start + size]) for start in range(0, len(indices), size)]
 
     def __len__(self) -> int:
@@ -118,14 +120,20 @@ class EvaluationBatches(Dataset[Batch | DetectorError]):
     def __getitem__(self, number: int) -> Batch | DetectorError:
         try:
             samples = [self.dataset[index] for index in self.chunks[number]]
+            views = [
+                view
+                for sample in samples
+                for view in test_views(sample.image, self.config.data.resize, self.config.evaluation)
+            ]
         except DetectorError as error:
             return error
         return Batch(
-            ImageBatch.of([test_pixels(sample.image, self.resize) for sample in samples]),
+            ImageBatch.of([pixels for pixels, _ in views]),
             (),
             self.chunks[number],
             tuple(sample.info for sample in samples),
             tuple(sample.size for sample in samples),
+            tuple(mirrored for _, mirrored in views),
         )
 
 

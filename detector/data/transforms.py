@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detector.config.schema import Augmentation, DataConfig, ResizeConfig
+from detector.config.schema import Augmentation, DataConfig, EvaluationConfig, ResizeConfig
 from detector.data.randomness import Purpose, random_stream
 from detector.errors import ConfigError, quote
 from detector.structures import Sample, Size, Target
@@ -58,10 +58,25 @@ def to_pixels(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def test_pixels(image: np.ndarray, resize: ResizeConfig) -> Tensor:
-    """An image as the network sees it outside training: ``(3, h, w)`` uint8."""
-    size = resized_size(Size(*image.shape[:2]), resize.test_short_side, resize.max_long_side)
-    return to_pixels(resize_image(image, size))
+def test_views(image: np.ndarray, resize: ResizeConfig, evaluation: EvaluationConfig) -> list[tuple[Tensor, bool]]:
+    """All the forms in which an image is shown to the network outside training.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        resize: the resize rule; its limit on the long side grows with the short side.
+        evaluation: names several sizes, and the mirror image.
+
+    Returns:
+        ``(3, h, w)`` pixels, and whether they are mirrored.
+    """
+    views = []
+    for short_side in evaluation.short_sides or (resize.test_short_side,):
+        limit = round(resize.max_long_side * max(1.0, short_side / resize.test_short_side))
+        resized = resize_image(image, resized_size(Size(*image.shape[:2]), short_side, limit))
+        views.append((to_pixels(resized), False))
+        if evaluation.flip:
+            views.append((to_pixels(resized[:, ::-1]), True))
+    return views
 
 
 class TrainTransform:

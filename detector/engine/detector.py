@@ -10,16 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from detector.config.load import parse_config
 from detector.config.schema import Config
 from detector.data.images import read_image, rgb_array
-from detector.data.transforms import test_pixels
+from detector.data.transforms import test_views
 from detector.engine.device import select_device
 from detector.engine.inference import detect
+from detector.engine.setup import load_model
 from detector.errors import ImageError, UsageError
-from detector.models.build import build_model
 from detector.models.faster_rcnn import FasterRCNN
-from detector.models.weights import load_own, read_weights
 from detector.structures import Detections, ImageBatch, ImageId, Size
 
 Picture = str | Path | Image.Image | np.ndarray
@@ -67,11 +65,13 @@ class Detector:
     def load(
         cls, weights: str | Path, config: Config | None = None, device: str = "auto", precision: str = "fp32"
     ) -> Detector:
-        """Loads a weights file, such as ``runs/NAME/model_best.safetensors``.
+        """Loads a weights file, such as ``runs/NAME/model_best.safetensors``, or one of another toolkit.
 
         Args:
-            weights: the file; configuration and class names travel in it.
-            config: used instead of the file's own.
+            weights: a file of this toolkit, in which configuration and class names travel; or a whole detector of
+                detectron2 or mmdetection, recognised by its contents.
+            config: used instead of the file's own; for other toolkits the published C4 recipe is the default. Pixel
+                order, mean and std and the place of the stride come from the weights.
             device: auto, cpu, cuda or mps.
             precision: fp32, bf16 or fp16.
 
@@ -82,11 +82,11 @@ class Detector:
         """
         if precision not in ("fp32", "bf16", "fp16"):
             raise UsageError(f"precision must be fp32, bf16 or fp16, got {precision!r}")
-        tensors, info = read_weights(weights)
-        config = config or parse_config(info.config, f"{weights}: its configuration")
-        model = build_model(config.model, len(info.class_names), config.evaluation)
-        load_own(model, tensors, str(weights))
-        detector = cls(model, config, info.class_names, info.category_ids, select_device(device), precision)
+        loaded = load_model(weights, config)
+        info = loaded.info
+        detector = cls(
+            loaded.model, loaded.config, info.class_names, info.category_ids, select_device(device), precision
+        )
         if info.score_threshold is not None:
             detector.score_threshold = info.score_threshold
         return detector
@@ -123,8 +123,9 @@ class Detector:
 
     def _predict_one(self, picture: Picture, threshold: float) -> Detections:
         image = self._read(picture)
-        batch = ImageBatch.of([test_pixels(image, self.config.data.resize)])
-        found = detect(self.model, batch, [Size(*image.shape[:2])], self.device, self.precision)[0]
+        views = test_views(image, self.config.data.resize, self.config.evaluation)
+        batch, mirrored = ImageBatch.of([pixels for pixels, _ in views]), [turned for _, turned in views]
+        found = detect(self.model, batch, mirrored, [Size(*image.shape[:2])], self.device, self.precision)[0]
         return found.keep(found.scores >= threshold)
 
     def _read(self, picture: Picture) -> np.ndarray:

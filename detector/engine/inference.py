@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from tqdm import tqdm
@@ -13,30 +13,60 @@ from detector.data.loader import Batch, EvaluationBatches, iterate
 from detector.engine.device import autocast
 from detector.engine.distributed import Processes
 from detector.models.faster_rcnn import FasterRCNN
+from detector.models.roi_head import Candidates
 from detector.ops.boxes import clip_boxes, rescale_boxes, usable_boxes
 from detector.structures import Detections, ImageBatch, Size
 
 
 def detect(
-    model: FasterRCNN, images: ImageBatch, original_sizes: Iterable[Size], device: torch.device, precision: str
+    model: FasterRCNN,
+    images: ImageBatch,
+    mirrored: Sequence[bool],
+    original_sizes: Sequence[Size],
+    device: torch.device,
+    precision: str,
 ) -> list[Detections]:
     """Detections of a batch, on the CPU, in the pixels of the original images.
 
     Args:
         model: in evaluation mode, on ``device``.
-        images: resized.
+        images: resized; the same number of views of each original image, one after another.
+        mirrored: of each view.
         original_sizes: of the images before resizing.
         device: where to compute.
         precision: fp32, bf16 or fp16.
     """
     with torch.no_grad(), autocast(device, precision):
         found = model.detect(images.to(device))
+    views = len(images) // len(original_sizes)
     results = []
-    for detections, size, original in zip(found, images.sizes, original_sizes, strict=True):
-        boxes = clip_boxes(rescale_boxes(detections.boxes, size, original), original)
-        moved = Detections(boxes, detections.scores, detections.labels).to("cpu")
-        results.append(moved.keep(usable_boxes(moved.boxes)))
+    for number, original in enumerate(original_sizes):
+        mapped = [
+            _to_original(found[view], images.sizes[view], mirrored[view], original)
+            for view in range(number * views, (number + 1) * views)
+        ]
+        results.append(mapped[0] if views == 1 else _merge(mapped, model))
     return results
+
+
+def _to_original(detections: Detections, size: Size, mirrored: bool, original: Size) -> Detections:
+    boxes = detections.boxes
+    if mirrored:
+        boxes = torch.stack([size.width - boxes[:, 2], boxes[:, 1], size.width - boxes[:, 0], boxes[:, 3]], dim=1)
+    boxes = clip_boxes(rescale_boxes(boxes, size, original), original)
+    moved = Detections(boxes, detections.scores, detections.labels).to("cpu")
+    return moved.keep(usable_boxes(moved.boxes))
+
+
+def _merge(views: Sequence[Detections], model: FasterRCNN) -> Detections:
+    """The detections of several views of an image, through NMS once more.
+
+    He et al. merge the features of two scales instead (maxout); a union of detections needs no second network.
+    """
+    boxes, scores, labels = (
+        torch.cat([getattr(view, name) for view in views]) for name in ("boxes", "scores", "labels")
+    )
+    return model.roi_head.select(Candidates(boxes, scores, labels))
 
 
 def detect_dataset(
@@ -74,7 +104,9 @@ def detect_dataset(
         for batch in tqdm(stream, "evaluating", len(batches), leave=False, disable=None if processes.is_main else True):
             if processes.world_size == 1 and should_stop():
                 return None
-            detections = detect(model, batch.images, batch.original_sizes, device, config.training.precision)
+            detections = detect(
+                model, batch.images, batch.mirrored, batch.original_sizes, device, config.training.precision
+            )
             found.update(zip(batch.indices, detections, strict=True))
     finally:
         model.train(was_training)

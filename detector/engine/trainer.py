@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NoReturn
 
 import numpy as np
 import psutil
@@ -28,8 +29,8 @@ from detector.engine.signals import StopRequest
 from detector.errors import DetectorError, Interrupted, MachineError, TrainingError, quote
 from detector.evaluation.score import Metrics, format_metrics, headline
 from detector.models.faster_rcnn import FasterRCNN
-from detector.models.weights import WeightsInfo, save_weights
 from detector.visualization.draw import draw_batch, save_image
+from detector.weights.own_file import WeightsInfo, save_weights
 
 _log = logging.getLogger(__name__)
 
@@ -175,7 +176,6 @@ class Trainer:
         )
         if metrics is None:
             self._interrupt(stop)
-        assert metrics is not None
         if log is not None:
             value = headline(metrics) or 0.0
             if value >= max(log.evaluations.values(), default=0.0):
@@ -184,7 +184,7 @@ class Trainer:
             _log.info("evaluation at iteration %d\n%s", self.iteration, format_metrics(metrics))
         return metrics
 
-    def _interrupt(self, stop: StopRequest) -> None:
+    def _interrupt(self, stop: StopRequest) -> NoReturn:
         self._save()
         number = stop.signal_number or 15
         raise Interrupted(
@@ -215,7 +215,7 @@ class Trainer:
             info = WeightsInfo(
                 dump_config(self.config), annotations.class_names, annotations.category_ids, self.iteration
             )
-            save_weights(self.folder.path / name, self.learner.model, info)
+            save_weights(self.folder.path / name, self.learner.model.state_dict(), info)
 
     def _draw_first(self, parts: list[Batch]) -> None:
         """The first batch as the network gets it, for a look at boxes and augmentation."""

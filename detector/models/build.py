@@ -15,9 +15,9 @@ def build_model(model: ModelConfig, num_classes: int, evaluation: EvaluationConf
     Args:
         model: all its settings.
         num_classes: K, without background.
-        evaluation: for the number of proposals outside training.
+        evaluation: for the number of proposals outside training, box refinement and voting.
     """
     backbone = ResNetC4(model.backbone)
     rpn = RegionProposalNetwork(backbone.out_channels, STRIDE, model.anchors, model.rpn, evaluation.proposals)
-    roi_head = C4Head(num_classes, model.backbone, model.roi_head)
+    roi_head = C4Head(num_classes, model.backbone, model.roi_head, evaluation)
     return FasterRCNN(backbone, rpn, roi_head, model.pixel_order, model.pixel_mean, model.pixel_std)

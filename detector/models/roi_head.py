@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_iou
 
-from detector.config.schema import BackboneConfig, RoIHeadConfig
+from detector.config.schema import BackboneConfig, EvaluationConfig, RoIHeadConfig
 from detector.models.resnet import STRIDE, conv5_x, stage_channels
 from detector.ops.box_coder import decode_boxes, encode_boxes
-from detector.ops.boxes import clip_boxes
+from detector.ops.boxes import clip_boxes, usable_boxes
 from detector.ops.matching import match_boxes, sample_roles
 from detector.ops.roi_align import pool_regions
+from detector.ops.voting import vote_boxes
 from detector.structures import Detections, Size, Target
 
 
@@ -37,12 +38,45 @@ class Regions:
     truth: Tensor
 
 
-class C4Head(nn.Module):
-    """Pool, conv5_x, average, and two sibling layers: K + 1 class logits and 4K box deltas, background last."""
+@dataclass(frozen=True)
+class Candidates:
+    """Detections of one image before NMS.
 
-    def __init__(self, num_classes: int, backbone: BackboneConfig, config: RoIHeadConfig) -> None:
+    Attributes:
+        boxes: ``(M, 4)``.
+        scores: ``(M,)``.
+        labels: ``(M,)``.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def joined(self, other: Candidates) -> Candidates:
+        """Both together."""
+        return Candidates(
+            torch.cat([self.boxes, other.boxes]),
+            torch.cat([self.scores, other.scores]),
+            torch.cat([self.labels, other.labels]),
+        )
+
+
+class C4Head(nn.Module):
+    """Pool, conv5_x, average, and two sibling layers: K + 1 class logits and 4K box deltas, background last.
+
+    Args:
+        num_classes: K.
+        backbone: depth, norm and stride of conv5_x.
+        config: pooling, sampling and selection.
+        evaluation: box refinement and voting.
+    """
+
+    def __init__(
+        self, num_classes: int, backbone: BackboneConfig, config: RoIHeadConfig, evaluation: EvaluationConfig
+    ) -> None:
         super().__init__()
         self.config = config
+        self.evaluation = evaluation
         self.num_classes = num_classes
         self.conv5_x = conv5_x(backbone)
         channels = stage_channels(backbone.depth, 5)
@@ -109,20 +143,46 @@ class C4Head(nn.Module):
     def detect(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]
     ) -> list[Detections]:
-        """The detections of each image, in the pixels of the network's input."""
+        """The detections of each image, in the pixels of the network's input.
+
+        With box refinement, every region is pooled once more from its box of the best class, and both rounds together
+        go into NMS (He et al. 2015, appendix B; which class's box is pooled, the paper leaves open).
+        """
+        candidates, best = self._candidates(features, proposals, sizes)
+        if self.evaluation.box_refinement:
+            refined, _ = self._candidates(features, best, sizes)
+            candidates = [one.joined(other) for one, other in zip(candidates, refined, strict=True)]
+        return [self.select(image) for image in candidates]
+
+    def _candidates(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]
+    ) -> tuple[list[Candidates], list[Tensor]]:
+        """What reaches the score threshold in each image, and of each region the box of its best class."""
         counts = [len(boxes) for boxes in proposals]
         logits, deltas = self(features, proposals)
-        scores = logits.softmax(dim=1).split(counts)
-        return [self._select(*image) for image in zip(scores, deltas.split(counts), proposals, sizes, strict=True)]
+        scores = logits.softmax(dim=1)[:, : self.num_classes].split(counts)
+        images = zip(scores, deltas.split(counts), proposals, sizes, strict=True)
+        pairs = [self._candidates_of(*image) for image in images]
+        return [candidates for candidates, _ in pairs], [best for _, best in pairs]
 
-    def _select(self, scores: Tensor, deltas: Tensor, proposals: Tensor, size: Size) -> Detections:
-        """Score threshold, NMS within each class, and the best of all classes together."""
-        config = self.config
-        boxes = decode_boxes(deltas, proposals[:, None], config.box_weights)
-        scores = scores[:, : self.num_classes]
+    def _candidates_of(
+        self, scores: Tensor, deltas: Tensor, proposals: Tensor, size: Size
+    ) -> tuple[Candidates, Tensor]:
+        boxes = decode_boxes(deltas, proposals[:, None], self.config.box_weights)
         finite = torch.isfinite(scores).all(dim=1) & torch.isfinite(boxes).all(dim=2).all(dim=1)
-        boxes = clip_boxes(boxes, size)
-        rows, labels = torch.nonzero((scores > config.score_threshold) & finite[:, None]).unbind(dim=1)
-        boxes, scores = boxes[rows, labels], scores[rows, labels]
-        kept = batched_nms(boxes, scores, labels, config.nms_iou)[: config.detections_per_image]
-        return Detections(boxes[kept], scores[kept], labels[kept])
+        boxes, scores = clip_boxes(boxes[finite], size), scores[finite]
+        best = boxes[torch.arange(len(boxes), device=boxes.device), scores.argmax(dim=1)]
+        rows, labels = torch.nonzero(scores > self.config.score_threshold).unbind(dim=1)
+        return Candidates(boxes[rows, labels], scores[rows, labels], labels), best[usable_boxes(best)]
+
+    def select(self, candidates: Candidates) -> Detections:
+        """NMS within each class, and the best of all classes together, without what clipping left no area.
+
+        In this order, as in detectron2: a box without area takes one of the places.
+        """
+        boxes, scores, labels = candidates.boxes, candidates.scores, candidates.labels
+        kept = batched_nms(boxes, scores, labels, self.config.nms_iou)[: self.config.detections_per_image]
+        chosen = boxes[kept]
+        if self.evaluation.box_voting:
+            chosen = vote_boxes(chosen, labels[kept], boxes, scores, labels)
+        return Detections(chosen, scores[kept], labels[kept]).keep(usable_boxes(chosen))

@@ -1,0 +1,108 @@
+"""Carry weights from one toolkit to another, with proof."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detector.cli.entry import Parser, run
+from detector.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from detector.config.schema import Config
+    from detector.engine.setup import LoadedModel
+
+_log = logging.getLogger(__name__)
+
+_DESCRIPTION = """\
+Convert weights between this toolkit, detectron2 and torchvision (the ResNet alone); mmdetection's and caffe's are read.
+The layout of IN is recognised by its contents. OUT.certificate.json says how far the networks before and after
+differ, stage by stage, on a fixed image."""
+
+_EXAMPLE = """\
+examples:
+  convert_weights.py model_final_xyz.pkl r101_c4.safetensors --to detector
+  convert_weights.py runs/mine/model_best.safetensors mine.pkl --to detectron2
+  convert_weights.py R-101.pkl resnet101_caffe.pth --to torchvision"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run(_convert, argv)
+
+
+def _convert(argv: Sequence[str]) -> int:
+    parser = Parser("convert_weights", _DESCRIPTION, _EXAMPLE)
+    parser.add_argument("source", metavar="IN", help="weights of any known layout")
+    parser.add_argument("target", metavar="OUT", help=".safetensors; also .pkl or .pth for detectron2 and torchvision")
+    parser.add_argument("--to", choices=("detector", "detectron2", "torchvision"), required=True)
+    parser.add_argument("--config", metavar="CONFIG", help="settings that IN does not hold (anchors, class names)")
+    options = parser.parse_args(argv)
+    source, target = Path(options.source), Path(options.target)
+    suffixes = (".safetensors",) if options.to == "detector" else (".pkl", ".pth", ".safetensors")
+    if target.suffix not in suffixes:
+        raise UsageError(f"{target}: must end in {' or '.join(suffixes)}")
+    if target.exists():
+        raise UsageError(f"{target}: is there already; choose another name")
+
+    from detector.config.load import load_config
+    from detector.engine.setup import load_for_conversion
+    from detector.weights.export import target_layout, write_foreign
+    from detector.weights.own_file import save_weights
+
+    config = load_config(options.config) if options.config else None
+    loaded, whole = load_for_conversion(source, config)
+    for line in loaded.report.lines():
+        _log.info("%s", line)
+    if options.to == "detector" and not whole:
+        raise WeightsError(
+            f"{source}: holds a ResNet alone, and a detector's file needs the RPN and the class layers, too; "
+            "to train from it, set model.weights to it"
+        )
+    if options.to == "detector":
+        save_weights(target, loaded.model.state_dict(), loaded.info)
+    else:
+        filled = {key: value for key, value in loaded.model.state_dict().items() if key in loaded.report.matched}
+        write_foreign(target, filled, target_layout(options.to, whole), loaded.config.model)
+    certificate = _certify(loaded, source, target, options.to)
+    path = target.with_name(target.name + ".certificate.json")
+    path.write_text(json.dumps(certificate, indent=1), encoding="utf-8")
+    for stage, facts in certificate["stages"].items():
+        print(f"{stage:<14} largest difference {facts['largest_difference']} (values to {facts['largest_value']:.4g})")
+    equal, compared = certificate["tensors"]["bit_equal"], certificate["tensors"]["compared"]
+    print(f"{equal} of {compared} tensors bit-equal; written: {target} and {path}")
+    return 0
+
+
+def _certify(loaded: LoadedModel, source: Path, target: Path, to: str) -> dict[str, Any]:
+    """Reads the written file back into a new network and compares."""
+    import torch
+
+    from detector.engine.certificate import compare, stage_outputs
+    from detector.models.build import build_model
+    from detector.weights.load import fill, read_weights
+
+    config: Config = loaded.config
+    before = loaded.model.state_dict()
+    after = build_model(config.model, len(loaded.info.class_names), config.evaluation)
+    # What a ResNet's layout has no place for must not differ by chance.
+    resnet = ("backbone.", "roi_head.conv5_x.")
+    after.load_state_dict({key: value for key, value in before.items() if not key.startswith(resnet)}, strict=False)
+    report = fill(after, config.model, read_weights(target))
+    again = after.state_dict()
+    equal = sum(torch.equal(before[key], again[key]) for key in report.matched)
+    return {
+        "in": str(source),
+        "in_layout": loaded.report.layout,
+        "out": str(target),
+        "out_layout": report.layout,
+        "to": to,
+        "model": config.model.model_dump(mode="json"),
+        "in_missing": list(loaded.report.missing),
+        "in_unexpected": list(loaded.report.unexpected),
+        "tensors": {"compared": len(report.matched), "bit_equal": equal},
+        "stages": compare(stage_outputs(loaded.model, config), stage_outputs(after, config)),
+    }

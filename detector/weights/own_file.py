@@ -1,0 +1,96 @@
+"""The weights file of this toolkit: safetensors whose metadata holds configuration and class names."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from detector.errors import MachineError, WeightsError
+from detector.structures import ImageId
+
+FORMAT = "detector-weights-1"
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says of itself.
+
+    Attributes:
+        config: the resolved configuration, as YAML.
+        class_names: in the order of labels.
+        category_ids: of the data set it was trained on, in the same order; results are written with them.
+        iteration: of the training that made it.
+        score_threshold: the score from which detections are worth showing; None if nobody has chosen one.
+    """
+
+    config: str
+    class_names: tuple[str, ...]
+    category_ids: tuple[ImageId, ...]
+    iteration: int
+    score_threshold: float | None = None
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], info: WeightsInfo) -> None:
+    """Writes a weights file, so that at any moment there is the old one or the new one under that name.
+
+    Args:
+        path: the file.
+        tensors: the state dict of a model.
+        info: what goes with them.
+
+    Raises:
+        MachineError: it cannot be written.
+    """
+    metadata = {
+        "format": FORMAT,
+        "config": info.config,
+        "class_names": json.dumps(info.class_names),
+        "category_ids": json.dumps(info.category_ids),
+        "iteration": str(info.iteration),
+        "score_threshold": json.dumps(info.score_threshold),
+    }
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        save_file(plain, temporary, metadata)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise MachineError(f"{path}: cannot be written: {error}") from None
+
+
+def parse_info(metadata: Mapping[str, str], path: Path) -> WeightsInfo | None:
+    """What the metadata of a file say; None if it is no file of this toolkit.
+
+    Raises:
+        WeightsError: the metadata are damaged.
+    """
+    if metadata.get("format") != FORMAT:
+        return None
+    try:
+        names, ids = json.loads(metadata["class_names"]), json.loads(metadata["category_ids"])
+        threshold = json.loads(metadata["score_threshold"])
+        sound = (
+            isinstance(names, list)
+            and isinstance(ids, list)
+            and len(names) == len(ids)
+            and all(isinstance(name, str) for name in names)
+            and (threshold is None or 0 <= threshold <= 1)
+        )
+        if not sound:
+            raise ValueError
+        return WeightsInfo(metadata["config"], tuple(names), tuple(ids), int(metadata["iteration"]), threshold)
+    except (KeyError, ValueError, TypeError, RecursionError):
+        raise WeightsError(f"{path}: its metadata is damaged; fetch or write the file again") from None
