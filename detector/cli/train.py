@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -59,7 +60,7 @@ def _train(argv: Sequence[str]) -> int:
     options = _parse(argv)
     overrides = list(options.overrides)
     if options.weights:
-        overrides.append(f"model.weights={options.weights}")
+        overrides.append(f"model.weights={json.dumps(options.weights)}")
     config = load_config(options.config, overrides)
     if options.overfit is not None:
         config = _without_augmentation(config, options.overfit)

@@ -26,7 +26,7 @@ from detector.engine.learner import LOSSES, Learner
 from detector.engine.optim import learning_rate
 from detector.engine.run_log import RunFolder, RunLog
 from detector.engine.signals import StopRequest
-from detector.errors import DetectorError, Interrupted, MachineError, TrainingError, quote
+from detector.errors import DetectorError, Interrupted, MachineError, TrainingError, WeightsError, quote
 from detector.evaluation.score import Metrics, format_metrics, headline
 from detector.models.faster_rcnn import FasterRCNN
 from detector.visualization.draw import draw_batch, save_image
@@ -74,9 +74,19 @@ class Trainer:
         self.iteration = 0
 
     def restore(self, state: TrainingState) -> None:
-        """Goes on from a checkpoint."""
-        self.learner.model.load_state_dict(state.model)
-        self.learner.load_state_dict(state.learner)
+        """Goes on from a checkpoint.
+
+        Raises:
+            WeightsError: it is of another network.
+        """
+        try:
+            self.learner.model.load_state_dict(state.model)
+            self.learner.load_state_dict(state.learner)
+        except (RuntimeError, ValueError, KeyError):
+            raise WeightsError(
+                f"the checkpoint of iteration {state.iteration} does not fit the network; "
+                "has the data set other classes now? choose another --output"
+            ) from None
         self.iteration = state.iteration
 
     def summary(self) -> list[str]:

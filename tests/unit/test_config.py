@@ -565,7 +565,7 @@ def test_a_promised_configuration_is_there(name: str) -> None:
 def test_a_shipped_configuration_loads(path: Path) -> None:
     config = load_config(path)
     assert config.data.train
-    assert config.data.val
+    assert config.data.val or not config.training.evaluate_every
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -600,12 +600,12 @@ REFERENCE = {
     "training.schedule.factor": 0.1,
     "training.schedule.warmup_iterations": 1000,
     "training.schedule.warmup_factor": 0.001,
-    "model.weights": "torchvision:ResNet101_Weights.IMAGENET1K_V1",
-    "model.pixel_order": "rgb",
-    "model.pixel_mean": (123.675, 116.28, 103.53),
-    "model.pixel_std": (58.395, 57.12, 57.375),
+    "model.weights": "R-101.pkl",
+    "model.pixel_order": "bgr",
+    "model.pixel_mean": (103.53, 116.28, 123.675),
+    "model.pixel_std": (1.0, 1.0, 1.0),
     "model.backbone.depth": 101,
-    "model.backbone.stride_in_1x1": False,
+    "model.backbone.stride_in_1x1": True,
     "model.backbone.norm": "frozen_batch",
     "model.backbone.frozen_stages": 2,
     "data.resize.train_short_side": (640, 672, 704, 736, 768, 800),
@@ -640,7 +640,7 @@ REFERENCE = {
 
 @pytest.mark.parametrize("key", REFERENCE)
 def test_the_reference_configuration_has_the_published_value(key: str) -> None:
-    """The modern recipe: detectron2's C4 configurations, 3x schedule, torchvision's weights."""
+    """The modern recipe: detectron2's C4 configurations, 3x schedule, caffe's weights."""
     assert setting(load_config(ROOT / "configs/coco/faster_rcnn_r101_c4_3x.yaml"), key) == REFERENCE[key]
 
 
@@ -652,7 +652,7 @@ def test_the_reference_configuration_has_the_published_value(key: str) -> None:
         ("coco/faster_rcnn_r50_c4_1x", "training.schedule.steps", (60_000, 80_000)),
         ("coco/faster_rcnn_r50_c4_1x", "model.backbone.depth", 50),
         ("coco/faster_rcnn_r50_c4_3x", "training.iterations", 270_000),
-        ("coco/faster_rcnn_r50_c4_3x", "model.weights", "torchvision:ResNet50_Weights.IMAGENET1K_V1"),
+        ("coco/faster_rcnn_r50_c4_3x", "model.weights", "R-50.pkl"),
         ("voc/faster_rcnn_r50_c4_0712", "training.iterations", 18_000),
         ("voc/faster_rcnn_r50_c4_0712", "training.schedule.steps", (12_000, 16_000)),
         ("voc/faster_rcnn_r50_c4_0712", "training.schedule.warmup_iterations", 100),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import types
 import typing
 from collections.abc import Iterator
 from functools import cache
@@ -18,9 +17,10 @@ from tests.conftest import ROOT
 
 def sections_of(annotation: object) -> list[type[BaseModel]]:
     """The sections that a field's type mentions, whether alone, in a tuple, or one of several."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    arguments = typing.get_args(annotation)
+    # In Python 3.10 even tuple[int, ...] is an instance of type.
+    if not arguments and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    arguments = annotation.__args__ if isinstance(annotation, types.UnionType) else typing.get_args(annotation)
     return [section for argument in arguments for section in sections_of(argument)]
 
 
