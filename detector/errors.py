@@ -59,6 +59,12 @@ class Interrupted(DetectorError):  # noqa: N818, nothing is wrong
         self.exit_code = exit_code
 
 
+def one_line(text: object, limit: int = 200) -> str:
+    """A path or key as it stands in a message: unchanged where it is printable and short, else quoted."""
+    plain = str(text)
+    return plain if plain.isprintable() and len(plain) <= limit else quote(plain, limit)
+
+
 def quote(value: object, limit: int = 60) -> str:
     """Makes foreign text fit to stand in a message: ASCII, one line, no terminal codes, at most ``limit`` long."""
     text = ascii(value) if isinstance(value, str) else ascii(str(value))[1:-1]

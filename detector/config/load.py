@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from detector.config.schema import Config
 from detector.config.yaml_tree import Dumper, KeyPath, Origin, Tree, parse_yaml
-from detector.errors import ConfigError, quote
+from detector.errors import ConfigError, one_line, quote
 
 MAX_FILE_BYTES = 1_000_000
 MAX_BASE_DEPTH = 8
@@ -119,10 +118,13 @@ def _override(tree: Tree, overrides: Sequence[str]) -> Tree:
         if not equals or not all(path):
             raise ConfigError(f"{source}: write it as key.path=value, such as training.batch_size=4")
         parsed = parse_yaml(text, source, first_line=None)
-        value, origins = parsed.value, {(*path, *keys): origin for keys, origin in parsed.origins.items()}
+        origin = Origin(source, None)
+        value, origins = parsed.value, {path: origin} | {(*path, *keys): item for keys, item in parsed.origins.items()}
         for part in reversed(path):
             value = {part: value}
         tree = _merge(tree, Tree(value, origins))
+        for length in range(1, len(path)):  # sections that come with it
+            tree.origins.setdefault(path[:length], origin)
     return tree
 
 
@@ -139,13 +141,13 @@ def _describe(problem: Any, tree: Tree) -> str:
     path = _path_in_tree(problem["loc"], tree.value)
     origin = next((tree.origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in tree.origins), None)
     where = f"{origin}: " if origin else ""
-    key = ".".join(str(part) for part in path)
+    key = one_line(".".join(str(part) for part in path), 100)
     found = quote(json.dumps(problem["input"], default=str)) if not isinstance(problem["input"], dict) else ""
     kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         return f"{where}{key}: unknown key{_suggestion(path)}"
     if kind == "missing":
-        return f"{where}{key}: is missing"
+        return f"{where}{key}: {'is missing' if isinstance(problem['loc'][-1], str) else 'holds too few values'}"
     if kind == "union_tag_not_found":
         return f"{where}{key}: needs a format: coco, voc or shapes"
     if kind == "union_tag_invalid":
@@ -170,8 +172,8 @@ def _path_in_tree(location: tuple[str | int, ...], value: Any) -> KeyPath:
 
 def _suggestion(path: KeyPath) -> str:
     """The nearest key of the same section, or the same key of another section."""
-    known = list(_known_keys(Config))
-    section, key = path[:-1], str(path[-1])
+    known = list(dict.fromkeys(_known_keys(Config)))
+    section, key = tuple(part for part in path[:-1] if isinstance(part, str)), str(path[-1])
     siblings = [keys[-1] for keys in known if keys[:-1] == section]
     near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)
     if near:
@@ -185,8 +187,13 @@ def _suggestion(path: KeyPath) -> str:
 def _known_keys(section: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for name, field in section.model_fields.items():
         yield (*prefix, name)
-        annotation = field.annotation
-        members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-        for member in members:
-            if isinstance(member, type) and issubclass(member, BaseModel):
-                yield from _known_keys(member, (*prefix, name))
+        for member in _sections(field.annotation):
+            yield from _known_keys(member, (*prefix, name))
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections in a type: itself, the items of its tuple, the members of its union."""
+    arguments = typing.get_args(annotation)
+    if not arguments and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for argument in arguments for section in _sections(argument)]

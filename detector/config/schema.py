@@ -6,6 +6,7 @@ ResNet-101 C4) where that names a value. Sections are frozen and know no keys be
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -150,6 +151,14 @@ class Augmentation(Section):
     name: Name
     arguments: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _arguments_are_finite(self) -> Self:
+        try:
+            json.dumps(self.arguments, allow_nan=False)
+        except ValueError:
+            raise ValueError("arguments must hold finite numbers") from None
+        return self
+
 
 class DataConfig(Section):
     """What is read and how images reach the network."""
@@ -167,7 +176,9 @@ class DataConfig(Section):
         "error", description="a box without area or outside its image stops the run, or is left out and counted"
     )
     workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="processes that prepare images")
-    max_image_pixels: Count = Field(64_000_000, description="larger images are refused before they are decoded")
+    max_image_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = Field(
+        64_000_000, description="larger images are refused before they are decoded (Pillow's own limit is 178 million)"
+    )
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Self:

@@ -55,6 +55,9 @@ _RESOLVERS = [
 ]
 
 
+_PATTERNS = {tag: re.compile(rf"^(?:{pattern})$") for tag, pattern, _ in _RESOLVERS}
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012, as the base class has it
 
@@ -67,6 +70,14 @@ class Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         """Writes equal values out again; nothing refers to anything."""
         return True
+
+
+def _write_text(dumper: Dumper, text: str) -> yaml.Node:
+    # PyYAML loses some of what cannot be seen, such as U+0085, unless it is quoted.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+Dumper.add_representer(str, _write_text)
 
 
 for _tag, _pattern, _first in _RESOLVERS:
@@ -142,6 +153,8 @@ class _Walk:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if node.tag in _PATTERNS and not _PATTERNS[node.tag].match(node.value):
+            raise ConfigError(f"{self.origin(node)}: {quote(node.value)} is no {kind}")
         if kind == "str":
             return node.value
         if kind == "null":

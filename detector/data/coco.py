@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from detector.data.dataset import FileDataset
+from detector.data.images import read_size
 from detector.data.reading import ObjectCollector
-from detector.errors import DatasetError, quote
+from detector.errors import DatasetError, ImageError, quote
 from detector.strict_json import read_json
 from detector.structures import Annotations, ImageId, Size
 
@@ -42,8 +44,8 @@ def open_coco(
     reader = _Reader(str(annotations), classes, drop_bad_boxes)
     if not os.path.isdir(images):
         raise DatasetError(f"{images}: no such folder of images")
-    paths = [os.path.join(images, name) for name in reader.file_names()]
-    return FileDataset(reader.collect(), paths, list(reader.sizes.values()), max_pixels)
+    reader.paths = [os.path.join(images, name) for name in reader.file_names()]
+    return FileDataset(reader.collect(), reader.paths, list(reader.sizes.values()), max_pixels)
 
 
 def read_coco_annotations(path: str | Path) -> Annotations:
@@ -58,17 +60,22 @@ def read_coco_annotations(path: str | Path) -> Annotations:
     return _Reader(str(path), classes=None, drop_bad_boxes=False, for_scoring=True).collect()
 
 
+_MAX_SIDE = 1_000_000
+
+
 class _Reader:
     """One file on its way to ``Annotations``.
 
     Attributes:
         sizes: each image id with the recorded size, in the order of the file.
+        paths: the files of the images, where they are needed.
     """
 
     def __init__(
         self, path: str, classes: Sequence[str] | None, drop_bad_boxes: bool, for_scoring: bool = False
     ) -> None:
         self.path = path
+        self.paths: list[str] = []
         self.for_scoring = for_scoring
         self.collector = ObjectCollector(path, drop_bad_boxes, keep_empty=for_scoring)
         content = read_json(path)
@@ -102,7 +109,7 @@ class _Reader:
             if not isinstance(name, str) or not name:
                 raise DatasetError(f"{where}: file_name must be the name of a file, got {quote(name)}")
             parts = name.replace("\\", "/").split("/")
-            if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name:
+            if name.startswith(("/", "\\")) or ".." in parts or re.match("[A-Za-z]:", name) or "\0" in name:
                 raise DatasetError(f"{where}: file_name {quote(name)} leaves the images folder")
             try:
                 name.encode()
@@ -134,8 +141,10 @@ class _Reader:
         if height is None and width is None:
             return None
         for side in (height, width):
-            if isinstance(side, bool) or not isinstance(side, int | float) or side < 1 or side != int(side):
-                raise DatasetError(f"{self.path}: {where}: width and height must be pixels, got {width} x {height}")
+            if isinstance(side, bool) or not isinstance(side, int | float) or not 1 <= side <= _MAX_SIDE or side % 1:
+                raise DatasetError(
+                    f"{self.path}: {where}: width and height must be pixels, got {quote(width)} x {quote(height)}"
+                )
         return Size(int(height), int(width))  # type: ignore[arg-type]
 
     def _read_categories(self, records: list[dict[str, Any]], classes: Sequence[str] | None) -> None:
@@ -185,11 +194,22 @@ class _Reader:
             position_of[image_id],
             self.label_of[category_id],
             (x, y, width, height),
-            None if self.for_scoring else self.sizes[image_id],
+            self._size_of_box(position_of[image_id], self.sizes[image_id], (x, y, width, height)),
             area,
             self._flag(record, "iscrowd", where),
             self._flag(record, "difficult", where),
         )
+
+    def _size_of_box(self, position: int, noted: Size | None, box: tuple[float, ...]) -> Size | None:
+        """The size that a box must fit: as noted, or turned where only the upright image holds it."""
+        x, y, width, height = box
+        if noted is None or not self.paths or (x + width <= noted.width + 1 and y + height <= noted.height + 1):
+            return noted if self.paths else None
+        turned = Size(noted.width, noted.height)
+        try:
+            return turned if read_size(self.paths[position]) == turned else noted
+        except ImageError:
+            return noted
 
     def _box(self, box: Any, where: str) -> tuple[float, float, float, float]:
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):

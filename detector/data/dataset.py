@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from detector.data.images import read_image
-from detector.errors import DatasetError, quote
+from detector.errors import DatasetError, one_line, quote
 from detector.structures import Annotations, ImageId, ImageInfo, Sample, Size
 
 _ARRAYS = ("labels", "boxes_xywh", "areas", "crowd", "difficult")
@@ -54,7 +54,7 @@ class FileDataset:
         missing = [path for path in paths if not os.path.isfile(path)]
         if missing:
             more = f" (and {len(missing) - 1} more of {len(paths)} images)" if len(missing) > 1 else ""
-            raise DatasetError(f"{missing[0]}: no such image file{more}; is the images folder the right one?")
+            raise DatasetError(f"{one_line(missing[0])}: no such image file{more}; is the images folder the right one?")
         self.annotations = annotations
         self.max_pixels = max_pixels
         # Arrays, not lists: worker processes share their memory.
@@ -108,7 +108,7 @@ class FileDataset:
         if info.size == Size(size.width, size.height) and fits:
             return
         raise DatasetError(
-            f"{info.path}: the image is {size.width} x {size.height}, "
+            f"{one_line(info.path)}: the image is {size.width} x {size.height}, "
             f"but its annotation says {info.size.width} x {info.size.height}; "
             "correct the annotation or put back the image it was made for"
         )
@@ -223,6 +223,8 @@ def check_dataset(dataset: DetectionDataset, images: int = 20) -> None:
     annotations, count = dataset.annotations, len(dataset)
     if count == 0:
         raise DatasetError("the data set holds no images")
+    if len(set(annotations.image_ids)) < len(annotations.image_ids):
+        raise DatasetError("the data set gives one id to several images")
     if len(annotations.image_ids) != count:
         raise DatasetError(f"the data set has {count} images but annotations for {len(annotations.image_ids)}")
     for index in sorted({int(index) for index in np.linspace(0, count - 1, min(images, count))}):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import warnings
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from detector.errors import ImageError, quote
+from detector.errors import ImageError, one_line, quote
 from detector.structures import Size
 
 # Others (EPS, PDF, ...) start outside programs or are no pictures to train on.
@@ -22,7 +23,7 @@ MAX_PIXELS = 64_000_000
 # What Pillow's decoders are seen to raise on damaged files.
 _DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError,
-    RuntimeError, struct.error, Image.DecompressionBombError,
+    RuntimeError, struct.error,
 )  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ImageError: the file is missing, empty, damaged, no image, too large, or holds fractions.
     """
     with _open(path) as file:
-        return _to_rgb(_decode(file, str(path), max_pixels), str(path))
+        return _to_rgb(_decode(file, one_line(path), max_pixels), one_line(path))
 
 
 def read_size(path: str | Path) -> Size:
@@ -54,11 +55,15 @@ def read_size(path: str | Path) -> Size:
     """
     with _open(path) as file:
         try:
-            with Image.open(file, formats=FORMATS) as image:
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                image = Image.open(file, formats=FORMATS)
+            with image:
+                # Not PNG's own getexif, which decodes the image.
+                turned = Image.Image.getexif(image).get(0x0112, 1) in (5, 6, 7, 8)
                 return Size(image.width, image.height) if turned else Size(image.height, image.width)
-        except _DAMAGE as error:
-            raise ImageError(f"{path}: {_reason(error)}") from None
+        except (*_DAMAGE, Image.DecompressionBombError) as error:
+            raise ImageError(f"{one_line(path)}: {_reason(error)}") from None
 
 
 def rgb_array(image: Image.Image) -> np.ndarray:
@@ -71,23 +76,27 @@ def rgb_array(image: Image.Image) -> np.ndarray:
 
 
 def _open(path: str | Path) -> IO[bytes]:
+    name = one_line(path)
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path}: not a regular file")
+            raise ImageError(f"{name}: not a regular file")
         if status.st_size == 0:
-            raise ImageError(f"{path}: the file is empty; fetch it again or take it out of the data set")
+            raise ImageError(f"{name}: the file is empty; fetch it again or take it out of the data set")
         return open(path, "rb")
     except FileNotFoundError:
-        raise ImageError(f"{path}: no such image file") from None
+        raise ImageError(f"{name}: no such image file") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(f"{quote(str(path), 200)}: cannot be read: {reason}") from None
+        raise ImageError(f"{name}: cannot be read: {reason}") from None
 
 
 def _decode(file: IO[bytes], path: str, max_pixels: int) -> Image.Image:
     try:
-        image = Image.open(file, formats=FORMATS)
+        with warnings.catch_warnings():
+            # Pillow warns of 89 million pixels and more; the limit here is max_pixels.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise ImageError(
                 f"{path}: {image.width} x {image.height} is more than the {max_pixels} pixels that are allowed; "
@@ -95,6 +104,8 @@ def _decode(file: IO[bytes], path: str, max_pixels: int) -> Image.Image:
             )
         image.load()
         return image
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path}: has more than the {max_pixels} pixels that are allowed; shrink the image") from None
     except _DAMAGE as error:
         raise ImageError(f"{path}: {_reason(error)}") from None
 

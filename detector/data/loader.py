@@ -164,19 +164,25 @@ def iterate(
         generator=torch.Generator(),
     )
     iterator = iter(loader)
-    for number in numbers:
-        try:
-            batch = next(iterator)
-        except (RuntimeError, OSError, EOFError) as error:
-            if not workers:
-                raise
-            raise WorkerError(
-                f"a loader worker was lost at batch {number} ({str(error).splitlines()[0]}); "
-                "is memory short? lower data.workers, then start again: the run resumes"
-            ) from None
-        if isinstance(batch, DetectorError):
-            raise batch
-        yield batch
+    try:
+        for number in numbers:
+            try:
+                batch = next(iterator)
+            except (RuntimeError, OSError, EOFError) as error:
+                # "Caught" begins what a worker raised itself: a bug, which needs its traceback.
+                if not workers or str(error).startswith("Caught "):
+                    raise
+                raise WorkerError(
+                    f"a loader worker was lost at batch {number} ({str(error).splitlines()[0]}); "
+                    "is memory short? lower data.workers, then start again: the run resumes"
+                ) from None
+            if isinstance(batch, DetectorError):
+                raise batch
+            yield batch
+    finally:
+        # An error's traceback would keep the workers alive, and torch watching them, until some later collection.
+        if workers:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _prepare_worker(_: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,9 +90,12 @@ class ObjectCollector:
         )
 
 
+_MAX_COORDINATE = 1e9
+
+
 def _problem_of(box: tuple[float, float, float, float], size: Size | None, keep_empty: bool) -> str | None:
     x, y, width, height = box
-    if not all(math.isfinite(value) for value in box):
+    if not all(abs(value) < _MAX_COORDINATE for value in box):
         return f"the box {_show(box)} is not finite"
     if width < 0 or height < 0:
         return f"the box is reversed: width {width:g}, height {height:g} (are these x1, y1, x2, y2?)"

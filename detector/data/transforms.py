@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from detector.config.schema import Augmentation, DataConfig, EvaluationConfig, ResizeConfig
 from detector.data.randomness import Purpose, random_stream
-from detector.errors import ConfigError, quote
+from detector.errors import ConfigError, one_line, quote
 from detector.structures import Sample, Size, Target
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for news when imported
@@ -125,10 +126,21 @@ class TrainTransform:
             return sample
         stream = random_stream(Purpose.AUGMENTATION, self.seed, position)
         self._augment.set_random_state(stream, random.Random(int(stream.integers(2**62))))
-        result = self._augment(image=sample.image, bboxes=sample.boxes, rows=np.arange(len(sample.boxes)))
+        from albumentations.augmentations.crops.transforms import CropSizeError
+
+        try:
+            result = self._augment(image=sample.image, bboxes=sample.boxes, rows=np.arange(len(sample.boxes)))
+        except (ValueError, NotImplementedError, cv2.error, CropSizeError) as error:
+            reason = quote(" ".join(str(error).split()), 200)[1:-1]
+            raise ConfigError(f"data.augmentations: at image {one_line(sample.info.path)}: {reason}") from None
+        image = result["image"]
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ConfigError(
+                "data.augmentations: their result is no RGB image of 8 bits; the network normalises itself"
+            )
         kept = sample.keep(np.asarray(result["rows"], dtype=np.int64))
         boxes = np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4)
-        return Sample(result["image"], boxes, kept.labels, kept.crowd, kept.difficult, sample.info)
+        return Sample(image, boxes, kept.labels, kept.crowd, kept.difficult, sample.info)
 
 
 def _compose(augmentations: Sequence[Augmentation]) -> Any:
@@ -152,7 +164,9 @@ def _transform(item: Augmentation, key: str) -> Any:
     kinds = {
         name: kind
         for name, kind in vars(albumentations).items()
-        if inspect.isclass(kind) and issubclass(kind, albumentations.BasicTransform) and kind.__module__ != "abc"
+        if inspect.isclass(kind)
+        and issubclass(kind, albumentations.BasicTransform)
+        and kind.__module__ != "albumentations.core.transforms_interface"
     }
     kind = kinds.get(item.name)
     if kind is None:
@@ -169,7 +183,7 @@ def _transform(item: Augmentation, key: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             return kind(**{name: _plain(value) for name, value in item.arguments.items()})
-    except (ValueError, TypeError, Warning) as error:
+    except (ValueError, TypeError, NotImplementedError, Warning) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{key}.arguments: {item.name}: {quote(reason, 200)[1:-1]}") from None
 

@@ -17,7 +17,7 @@ from defusedxml import DefusedXmlException
 from detector.data.dataset import FileDataset
 from detector.data.images import SUFFIXES
 from detector.data.reading import ObjectCollector
-from detector.errors import DatasetError, quote
+from detector.errors import DatasetError, one_line, quote
 from detector.structures import Size
 
 MAX_XML_BYTES = 4 * 1024**2
@@ -41,7 +41,11 @@ def open_voc(
     names = _read_split(Path(root), split)
     records = [_parse(os.path.join(root, "Annotations", f"{name}.xml")) for name in names]
     if classes is None:
-        found = {_text(item, "name", path) for path, tree in records for item in tree.findall("object")}
+        found = {
+            _text(item, "name", f"{path}: object[{number}]")
+            for path, tree in records
+            for number, item in enumerate(tree.findall("object"))
+        }
         if not found:
             raise DatasetError(f"{root}: no object in any of the {len(names)} images of {split}")
         classes = sorted(found)
@@ -87,21 +91,22 @@ def _read_split(root: Path, split: str) -> list[str]:
 
 
 def _parse(path: str) -> tuple[str, Element]:
+    where = one_line(path)
     try:
         if os.path.getsize(path) > MAX_XML_BYTES:
-            raise DatasetError(f"{path}: larger than {MAX_XML_BYTES} bytes; this is no annotation of one image")
+            raise DatasetError(f"{where}: larger than {MAX_XML_BYTES} bytes; this is no annotation of one image")
         root = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
-        if root is None:
-            raise DatasetError(f"{path}: holds no element")
-        return path, root
+        if root is None or root.tag != "annotation":
+            raise DatasetError(f"{where}: is no annotation: its outermost element must be <annotation>")
+        return where, root
     except ParseError as error:
-        raise DatasetError(f"{path}:{error.position[0]}: not valid XML: {error.msg}") from None
+        raise DatasetError(f"{where}:{error.position[0]}: not valid XML: {error.msg}") from None
     except DefusedXmlException:
-        raise DatasetError(f"{path}: a DOCTYPE is not allowed in an annotation") from None
+        raise DatasetError(f"{where}: a DOCTYPE is not allowed in an annotation") from None
     except FileNotFoundError:
-        raise DatasetError(f"{path}: no such annotation, though the split lists it") from None
+        raise DatasetError(f"{where}: no such annotation, though the split lists it") from None
     except (OSError, ValueError, LookupError) as error:
-        raise DatasetError(f"{path}: cannot be read: {quote(str(error), 120)}") from None
+        raise DatasetError(f"{where}: cannot be read: {quote(str(error), 120)}") from None
 
 
 def _text(element: Element, tag: str, where: str) -> str:

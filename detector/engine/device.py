@@ -21,6 +21,8 @@ def select_device(name: str, local_rank: int = 0) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError
     except RuntimeError:
         raise ConfigError(f"device: {name!r} is not one of auto, cpu, cuda, mps") from None
     if device.type == "cuda" and not torch.cuda.is_available():
