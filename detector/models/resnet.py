@@ -57,6 +57,7 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = ConvNorm(in_channels, width, 3, stride, norm)
         self.conv2 = ConvNorm(width, width, 3, 1, norm)
+        _calm(self.conv2.norm)
         self.shortcut = _shortcut(in_channels, width, stride, norm)
         self.relu = nn.ReLU(inplace=True)
 
@@ -80,6 +81,7 @@ class Bottleneck(nn.Module):
         self.conv1 = ConvNorm(in_channels, width, 1, first, norm)
         self.conv2 = ConvNorm(width, width, 3, second, norm)
         self.conv3 = ConvNorm(width, width * self.expansion, 1, 1, norm)
+        _calm(self.conv3.norm)
         self.shortcut = _shortcut(in_channels, width * self.expansion, stride, norm)
         self.relu = nn.ReLU(inplace=True)
 
@@ -87,6 +89,16 @@ class Bottleneck(nn.Module):
         """``(B, C, H, W)`` to ``(B, C', H / stride, W / stride)``."""
         residual = self.relu(self.conv2(self.relu(self.conv1(features))))
         return self.relu(self.conv3(residual) + self.shortcut(features))  # type: ignore[no-any-return]
+
+
+def _calm(norm: nn.Module) -> None:
+    """Weakens the residual of a new block whose norm cannot learn to.
+
+    A frozen batch norm without weights normalises nothing: through the 33 blocks of ResNet-101 activations would double
+    again and again until the loss is infinite.
+    """
+    if isinstance(norm, FrozenBatchNorm2d):
+        norm.weight.fill_(0.2)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Module:

@@ -151,7 +151,7 @@ def test_losses_and_gradients_agree(
         "loss_box_reg": "loss_box",
     }  # fmt: skip
     for theirs, ours in names.items():
-        assert float(losses[ours]) == pytest.approx(known["train"]["losses"][theirs], rel=1e-4), ours
+        assert losses[ours].item() == pytest.approx(known["train"]["losses"][theirs], rel=1e-4), ours
     torch.stack(list(losses.values())).sum().backward()
     parameters = dict(model.named_parameters())
     for theirs, norm in known["train"]["grad_l2_norm"].items():

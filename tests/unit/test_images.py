@@ -396,7 +396,7 @@ def test_an_image_of_one_pixel_more_is_refused(tmp_path: Path) -> None:
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> None:
     # Decoded, it would be found truncated.
     (tmp_path / "a.png").write_bytes(png(side, side))
-    assert f"{side} x {side} is more than the 64000000 pixels that are allowed" in refusal(tmp_path / "a.png")
+    assert "more than the 64000000 pixels that are allowed" in refusal(tmp_path / "a.png")
 
 
 # The hard files of the shared data

@@ -240,3 +240,11 @@ def test_group_norm_has_32_groups() -> None:
     norms = [module for module in skeleton(config_of(50, "group")).modules() if isinstance(module, nn.GroupNorm)]
     assert {norm.num_groups for norm in norms} == {32}
     assert {norm.num_channels for norm in norms} == {64, 128, 256, 512, 1024, 2048}
+
+
+def test_random_frozen_norms_do_not_blow_features_up() -> None:
+    backbone = BackboneConfig(depth=101, norm="frozen_batch")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        features = ResNetC4(backbone)(torch.randn(1, 3, 64, 64) * 58)
+    assert features.abs().max() < 1000
