@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,6 @@ from detector.errors import UsageError, WeightsError
 if TYPE_CHECKING:
     from detector.config.schema import Config
     from detector.engine.setup import LoadedModel
-
-_log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Convert weights between this toolkit, detectron2 and torchvision (the ResNet alone); mmdetection's and caffe's are read.
@@ -55,8 +52,6 @@ def _convert(argv: Sequence[str]) -> int:
 
     config = load_config(options.config) if options.config else None
     loaded, whole = load_for_conversion(source, config)
-    for line in loaded.report.lines():
-        _log.info("%s", line)
     if options.to == "detector" and not whole:
         raise WeightsError(
             f"{source}: holds a ResNet alone, and a detector's file needs the RPN and the class layers, too; "

@@ -140,7 +140,7 @@ class ShapesDataset:
         for _ in range(wanted * 4):
             if len(shapes) == wanted:
                 break
-            radius = min(self.size) * 0.07 * 5 ** random.random()
+            radius = min(self.size) * 0.085 * 4.2 ** random.random()
             x, y = random.uniform(0, self.size.width), random.uniform(0, self.size.height)
             shape = _Shape(int(random.integers(len(CLASS_NAMES))), x, y, radius, random.uniform(0, 2 * math.pi))
             box = shape.box(self.size)

@@ -102,7 +102,11 @@ def _build(weights: Weights, config: Config | None) -> LoadedModel:
     config = config.model_copy(update={"model": adopt_conventions(config.model, weights)})
     info = weights.info or _made_up_info(weights, config)
     model = build_model(config.model, len(info.class_names), config.evaluation)
-    return LoadedModel(model, config, info, fill(model, config.model, weights))
+    report = fill(model, config.model, weights)
+    level = logging.DEBUG if weights.info else logging.INFO
+    for line in report.lines():
+        _log.log(level, "%s", line)
+    return LoadedModel(model, config, info, report)
 
 
 def _own_config(weights: Weights) -> Config:
