@@ -7,7 +7,6 @@ in which they start at 0 or repeat are common. ``difficult`` (0 or 1) is read as
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -18,8 +17,10 @@ from detector.data.dataset import FileDataset
 from detector.data.images import read_size
 from detector.data.reading import ObjectCollector
 from detector.errors import DatasetError, ImageError, quote
-from detector.strict_json import read_json
+from detector.strict_json import is_number, read_json
 from detector.structures import Annotations, ImageId, Size
+
+_MAX_SIDE = 1_000_000
 
 
 def open_coco(
@@ -58,9 +59,6 @@ def read_coco_annotations(path: str | Path) -> Annotations:
         DatasetError: says which record of the file is wrong.
     """
     return _Reader(str(path), classes=None, drop_bad_boxes=False, for_scoring=True).collect()
-
-
-_MAX_SIDE = 1_000_000
 
 
 class _Reader:
@@ -187,7 +185,7 @@ class _Reader:
             return
         x, y, width, height = self._box(record.get("bbox"), where)
         area = record.get("area")
-        if area is not None and not _is_number(area):
+        if area is not None and not is_number(area):
             raise DatasetError(f"{where}: area must be a number, got {quote(area)}")
         self.collector.add(
             where,
@@ -212,7 +210,7 @@ class _Reader:
             return noted
 
     def _box(self, box: Any, where: str) -> tuple[float, float, float, float]:
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
             raise DatasetError(f"{where}: bbox must be four numbers [x, y, width, height], got {quote(box)}")
         return float(box[0]), float(box[1]), float(box[2]), float(box[3])
 
@@ -221,9 +219,3 @@ class _Reader:
         if value not in (None, 0, 1):
             raise DatasetError(f"{where}: {key} must be 0 or 1, got {quote(value)}")
         return bool(value)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < 1e15 and math.isfinite(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from detector.errors import DatasetError, quote
-from detector.strict_json import read_json
+from detector.strict_json import is_number, read_json
 from detector.structures import Annotations, DetectionTable, ImageId
 
 _log = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ def read_results(path: str | Path, truth: Annotations) -> DetectionTable:
             raise DatasetError(f"{where}: must be an object, got {quote(record)}")
         image = _image_of(record, images, where)
         box = _box(record.get("bbox"), where)
-        if not _is_finite(record.get("score")):
+        if not is_number(record.get("score")):
             raise DatasetError(f"{where}: score must be a number, got {quote(record.get('score'))}")
         category_id = record.get("category_id")
         if isinstance(category_id, bool) or not isinstance(category_id, int | str):
@@ -95,14 +94,8 @@ def _as_number(text: str) -> int | None:
 
 
 def _box(box: Any, where: str) -> list[float]:
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
         raise DatasetError(f"{where}: bbox must be four numbers [x, y, width, height], got {quote(box)}")
     if box[2] < 0 or box[3] < 0:
         raise DatasetError(f"{where}: bbox {quote(box)} has a negative width or height (are these x1, y1, x2, y2?)")
     return [float(value) for value in box]
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < 1e15 and math.isfinite(value)

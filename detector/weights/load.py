@@ -23,8 +23,6 @@ _log = logging.getLogger(__name__)
 _TORCHVISION_PREFIX = "torchvision:"
 # Layers whose shape follows the classes of the data set; fine-tuning starts them anew.
 CLASS_LAYERS = ("roi_head.class_layer.", "roi_head.box_layer.")
-
-
 # In files, but of no use here.
 _IGNORED = ("pixel_mean", "pixel_std", "num_batches_tracked")
 
@@ -245,7 +243,7 @@ def _check(
 
 
 def _from_torchvision(name: str) -> dict[str, Tensor]:
-    """Weights by torchvision's own loader, which keeps them in torch's cache folder."""
+    """Weights by torchvision's name and address, kept in torch's cache folder; read as strangers' files are."""
     from torchvision.models import get_model_weights, get_weight
 
     known = [str(item) for depth in (18, 34, 50, 101, 152) for item in get_model_weights(f"resnet{depth}")]
