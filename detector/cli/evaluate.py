@@ -60,9 +60,9 @@ def _evaluate(argv: Sequence[str]) -> int:
 
 def _score_files(options: argparse.Namespace) -> int:
     from detector.data.coco import read_coco_annotations
-    from detector.engine.evaluation import write_evaluation
+    from detector.engine.evaluation import score_and_explain, write_evaluation
     from detector.evaluation.results_file import read_results
-    from detector.evaluation.score import explain, format_metrics, score
+    from detector.evaluation.score import format_metrics
 
     truth = read_coco_annotations(options.ground_truth)
     found = read_results(options.detections, truth)
@@ -70,9 +70,7 @@ def _score_files(options: argparse.Namespace) -> int:
     if options.output:
         scores = write_evaluation(truth, found, metrics, Path(options.output))
     else:
-        scores = score(truth, found, metrics)
-        for sentence in explain(truth, found, scores):
-            _log.warning("%s", sentence)
+        scores = score_and_explain(truth, found, metrics)
     print(format_metrics(scores))
     return 0
 

@@ -63,11 +63,17 @@ def evaluate_model(
 def write_evaluation(truth: Annotations, found: DetectionTable, metrics: tuple[str, ...], output: Path) -> Metrics:
     """Scores detections and writes metrics.json and detections.json."""
     output.mkdir(parents=True, exist_ok=True)
+    scores = score_and_explain(truth, found, metrics)
+    (output / "metrics.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    write_results(output / "detections.json", found, truth)
+    return scores
+
+
+def score_and_explain(truth: Annotations, found: DetectionTable, metrics: tuple[str, ...]) -> Metrics:
+    """Scores detections; what would puzzle in the numbers is said in warnings."""
     scores = score(truth, found, metrics)
     for sentence in explain(truth, found, scores):
         _log.warning("%s", sentence)
-    (output / "metrics.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
-    write_results(output / "detections.json", found, truth)
     return scores
 
 
