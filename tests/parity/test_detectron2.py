@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import pickle
 import re
@@ -22,6 +21,7 @@ from detector import Detector, load_config
 from detector.data.transforms import test_views as views_of
 from detector.ops import matching
 from detector.structures import ImageBatch, Target
+from tests.scripts import load_script
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +35,7 @@ def known(shared: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def formula(shared: Path) -> ModuleType:
     """The formula of weights and image."""
-    spec = importlib.util.spec_from_file_location("deterministic", shared / "parity" / "deterministic.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(shared / "parity" / "deterministic.py")
 
 
 @pytest.fixture(scope="module")

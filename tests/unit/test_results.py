@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -11,17 +10,13 @@ from typing import Any
 import pytest
 
 from detector.config import Config, load_config
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def maker(root: Path) -> ModuleType:
     """The script that writes the page."""
-    spec = importlib.util.spec_from_file_location("make_results", root / "tools" / "make_results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(root / "tools" / "make_results.py")
 
 
 @pytest.fixture(scope="module")
