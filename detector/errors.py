@@ -59,6 +59,14 @@ class Interrupted(DetectorError):  # noqa: N818, nothing is wrong
         self.exit_code = exit_code
 
 
+class FailedElsewhere(DetectorError):  # noqa: N818, its own process did nothing wrong
+    """Another process of the run failed, and tells of it; this one ends with the same exit code."""
+
+    def __init__(self, message: str, exit_code: int = 5) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def one_line(text: object, limit: int = 200) -> str:
     """A path or key as it stands in a message: unchanged where it is printable and short, else quoted."""
     plain = str(text)

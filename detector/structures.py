@@ -13,6 +13,8 @@ Shape letters: N boxes of one image, M boxes of a whole data set, B images, K cl
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -135,6 +137,8 @@ class ImageBatch:
     @classmethod
     def of(cls, images: Sequence[Tensor]) -> ImageBatch:
         """Joins ``(3, H, W)`` tensors of any sizes."""
+        if not images:
+            return cls(torch.zeros((0, 3, 1, 1), dtype=torch.uint8), ())
         sizes = tuple(Size(*image.shape[-2:]) for image in images)
         height, width = max(size.height for size in sizes), max(size.width for size in sizes)
         pixels = images[0].new_zeros((len(images), 3, height, width))
@@ -230,6 +234,13 @@ class Annotations:
     def of_image(self, index: int) -> slice:
         """The rows of one image."""
         return slice(int(self.rows[index]), int(self.rows[index + 1]))
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any id, class, label, box or flag; files and folders do not count."""
+        digest = hashlib.sha256(json.dumps([self.image_ids, self.class_names, self.category_ids]).encode())
+        for array in (self.rows, self.labels, self.boxes_xywh, self.areas, self.crowd, self.difficult):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
 
     def image_index(self) -> np.ndarray:
         """``(M,)`` int64: the image that each object lies in."""

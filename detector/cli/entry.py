@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from detector.errors import DetectorError, UsageError
+from detector.errors import DetectorError, FailedElsewhere, MachineError, UsageError
 
 _MAX_LINE = 390
 COMMANDS = ("train", "evaluate", "visualize", "make_shapes", "convert_weights")
@@ -47,9 +48,13 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     debug = os.environ.get("DETECTOR_DEBUG") == "1"
     try:
         return command(sys.argv[1:] if argv is None else list(argv))
+    except FailedElsewhere as error:
+        logging.getLogger("detector").debug("%s", error)  # its own process tells it on the console
+        return error.exit_code
     except DetectorError as error:
         if debug:
             raise
+        logging.getLogger("detector").debug("%s", error)
         for line in str(error).splitlines():
             print(f"error: {line[:_MAX_LINE]}", file=sys.stderr)
         return error.exit_code
@@ -72,6 +77,10 @@ def _environment_line(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return "out of memory; lower training.micro_batch_size, evaluation.batch_size or the image size"
+    if (isinstance(error, OSError) and error.errno == errno.EMFILE) or "Too many open files" in text:
+        return "too many open files; raise the limit (ulimit -n 65536) or lower data.workers"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error.filename or 'a file'}: no space left on the disk; make room, then start again"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return None
@@ -103,8 +112,12 @@ def start_logging() -> None:
 
 
 def log_to_file(path: Path) -> None:
-    """Writes the log to a file, too."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Writes the log to a file, too; a full disk costs its lines, not the training."""
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be written ({error.strerror}); choose another --output") from None
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("detector").addHandler(handler)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.cli.entry import Parser, run
-from detector.errors import UsageError
+from detector.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from detector.config.schema import Config
@@ -77,21 +77,25 @@ def _score_files(options: argparse.Namespace) -> int:
 
 def _evaluate_weights(options: argparse.Namespace) -> int:
     from detector.data.build import open_split
-    from detector.engine.detector import Detector
     from detector.engine.device import select_device
     from detector.engine.distributed import join_processes
     from detector.engine.evaluation import evaluate_model
+    from detector.engine.setup import model_of
     from detector.evaluation.score import format_metrics
     from detector.weights.load import read_weights
 
-    with join_processes() as processes:
-        info = read_weights(options.weights).info
-        config = _config(info.config if info else None, options)
-        device = select_device(config.device, processes.local_rank)
-        detector = Detector.load(options.weights, config, str(device), config.training.precision)
-        dataset = open_split(config, options.split, detector.class_names)
+    weights = read_weights(options.weights)
+    config = _config(weights.info.config if weights.info else None, options)
+    with join_processes(config.training.process_timeout) as processes:
+        with processes.together():
+            device = select_device(config.device, processes.local_rank)
+            loaded = model_of(weights, config)
+            dataset = open_split(loaded.config, options.split, loaded.info.class_names)
+        if loaded.info.run:
+            _log.info("weights of iteration %d of %s", loaded.info.iteration, one_line(loaded.info.run))
         output = Path(options.output) if options.output else Path(options.weights).parent / "evaluation"
-        metrics = evaluate_model(detector.model, dataset, config, device, processes, output)
+        model = loaded.model.to(device)
+        metrics = evaluate_model(model, dataset, loaded.config, device, processes, output)
         if processes.is_main and metrics is not None:
             print(format_metrics(metrics))
             _log.info("written: %s", output)

@@ -7,19 +7,22 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.cli.entry import Parser, log_to_file, run
+from detector.config.explain import explain_config
 from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from detector.data.dataset import DetectionDataset
-    from detector.engine.checkpoint import TrainingState
     from detector.engine.distributed import Processes
-    from detector.engine.run_log import RunFolder
+    from detector.engine.exit_note import ExitNote
+    from detector.engine.run_folder import RunFolder
+    from detector.engine.trainer import Trainer
     from detector.evaluation.score import Metrics
 
 _log = logging.getLogger(__name__)
@@ -33,6 +36,8 @@ examples:
   train.py configs/quickstart.yaml
   train.py configs/examples/custom_coco.yaml data.classes='[cat, dog]' training.iterations=2000
   train.py configs/examples/custom_voc.yaml --overfit 8        can it learn 8 images by heart?
+  train.py configs/quickstart.yaml --print-config              which file says what?
+  train.py configs/quickstart.yaml --find-learning-rate        at which rate does the loss fall fastest?
   torchrun --nproc-per-node 8 tools/train.py configs/coco/faster_rcnn_r101_c4_3x.yaml"""
 
 
@@ -43,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser("train", _DESCRIPTION, _EXAMPLE)
-    parser.add_argument("config", metavar="CONFIG", help="YAML file, such as configs/quickstart.yaml")
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file, such as configs/quickstart.yaml")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as training.batch_size=4")
     parser.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/<name of CONFIG>)")
     parser.add_argument("--weights", metavar="FILE", help="start from these weights (the same as model.weights=FILE)")
@@ -51,59 +56,92 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--resume", metavar="auto|never|CHECKPOINT", default="auto", help="go on with a run that was stopped (auto)"
     )
     parser.add_argument(
+        "--resume-anyway", action="store_true", help="go on although settings or data differ; differences are logged"
+    )
+    parser.add_argument(
         "--overfit", metavar="N", type=int, help="train and evaluate on the first N images with objects, unaugmented"
     )
-    return parser.parse_intermixed_args(argv)
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print each setting with the file and line it comes from; no training",
+    )
+    parser.add_argument(
+        "--find-learning-rate",
+        action="store_true",
+        help="try rising learning rates for 100 iterations and plot the loss",
+    )
+    parser.add_argument("--replay", metavar="FILE", help="look into a batch that a diverged training has kept")
+    options = parser.parse_intermixed_args(argv)
+    if (options.config is None) == (options.replay is None):
+        parser.error("give a CONFIG, such as configs/quickstart.yaml, or --replay FILE")
+    return options
 
 
 def _train(argv: Sequence[str]) -> int:
     options = _parse(argv)
+    if options.replay:
+        return _replay(Path(options.replay))
     overrides = list(options.overrides)
     if options.weights:
         overrides.append(f"model.weights={json.dumps(options.weights)}")
+    if options.print_config:
+        print(explain_config(options.config, overrides))
+        return 0
     config = load_config(options.config, overrides)
     if options.overfit is not None:
         config = _without_augmentation(config, options.overfit)
     suffix = f"-overfit{options.overfit}" if options.overfit is not None else ""
+    suffix += "-rates" if options.find_learning_rate else ""
     output = Path(options.output or config.output_dir or f"runs/{Path(options.config).stem}{suffix}")
 
     from detector.engine.distributed import join_processes
-    from detector.engine.run_log import RunFolder
+    from detector.engine.exit_note import exit_note
+    from detector.engine.lock import RunLock
+    from detector.engine.machine import raise_file_limit
+    from detector.engine.run_folder import RunFolder
 
-    with join_processes() as processes:
-        if processes.is_main:
+    raise_file_limit()
+    with join_processes(config.training.process_timeout) as processes, ExitStack() as stack:
+        with processes.together():
             folder = RunFolder(output)
-            folder.claim(config, resume=options.resume != "never")
-            log_to_file(output / "train.log")
-            folder.write_environment()
-        processes.gather(None)  # the others wait until the folder is there
-        folder = RunFolder(output)
-        return _train_in(folder, config, options, processes)
+            if processes.is_main:
+                stack.enter_context(RunLock(output))
+                folder.claim(config, options.resume != "never", options.resume_anyway)
+                folder.write_environment()
+            log_to_file(output / ("train.log" if processes.is_main else f"train-{processes.rank}.log"))
+        note = stack.enter_context(exit_note(folder, processes.rank))
+        if options.find_learning_rate:
+            return _find_learning_rate(folder, config, options.overfit, processes)
+        return _train_in(folder, config, options, processes, note)
 
 
-def _train_in(folder: RunFolder, config: Config, options: argparse.Namespace, processes: Processes) -> int:
-    state = _find_state(folder, options.resume)
-    if state is not None and state.iteration == config.training.iterations and _is_whole(folder):
+def _train_in(
+    folder: RunFolder, config: Config, options: argparse.Namespace, processes: Processes, note: ExitNote
+) -> int:
+    from detector.engine.resume import agreed_state, set_aside_later
+
+    state = agreed_state(folder, options.resume, processes)
+    finished = (folder.path / "model_final.safetensors").exists() and not options.resume_anyway
+    if state is not None and finished:
         _log.info("%s: already finished at iteration %d; nothing to do", folder.path, state.iteration)
         print(_what_next(folder, config, None))
         return 0
-    from detector.data.dataset import check_dataset
+    from detector.engine.origin import check_origin
+    from detector.engine.summary import summarise
 
-    train_set, val_set = _open(config, options.overfit)
-    check_dataset(train_set, images=2)
-    started = time.monotonic()
-    from detector.engine.device import select_device
-    from detector.engine.setup import build_initial_model
-    from detector.engine.trainer import Trainer
-
-    device = select_device(config.device, processes.local_rank)
-    model = build_initial_model(config, len(train_set.annotations.class_names), fresh=state is None)
-    trainer = Trainer(config, model, train_set, val_set, folder, device, processes)
-    if state is not None:
-        trainer.restore(state)
-        _log.info("going on after iteration %d", state.iteration)
-    for line in trainer.summary():
+    with processes.together():
+        trainer = _trainer(folder, config, options.overfit, processes, fresh=state is None)
+        note.trainer = trainer
+        if state is not None:
+            check_origin(state, trainer.config, trainer.origin, options.resume_anyway)
+            trainer.restore(state)
+            _log.info("going on after iteration %d", state.iteration)
+            if processes.is_main:
+                set_aside_later(folder.checkpoints, state.iteration)
+    for line in summarise(trainer):
         _log.info("%s", line)
+    started = time.monotonic()
     metrics = trainer.train()
     _log.info("done after %.1f minutes", (time.monotonic() - started) / 60)
     if processes.is_main:
@@ -111,16 +149,44 @@ def _train_in(folder: RunFolder, config: Config, options: argparse.Namespace, pr
     return 0
 
 
-def _find_state(folder: RunFolder, resume: str) -> TrainingState | None:
-    from detector.engine.checkpoint import load_checkpoint, load_newest
+def _trainer(folder: RunFolder, config: Config, overfit: int | None, processes: Processes, fresh: bool) -> Trainer:
+    from detector.data.dataset import check_dataset
+    from detector.engine.device import select_device
+    from detector.engine.optim import with_iterations
+    from detector.engine.setup import build_initial_model
+    from detector.engine.trainer import Trainer
 
-    if resume == "auto":
-        return load_newest(folder.checkpoints)
-    return None if resume == "never" else load_checkpoint(Path(resume))
+    train_set, val_set = _open(config, overfit)
+    check_dataset(train_set, images=0 if config.data.on_bad_sample == "skip" else 2)
+    config = with_iterations(config, len(train_set))
+    if processes.is_main and config.training.epochs:
+        folder.write_config(config)
+    device = select_device(config.device, processes.local_rank)
+    model = build_initial_model(config, len(train_set.annotations.class_names), fresh)
+    return Trainer(config, model, train_set, val_set, folder, device, processes)
 
 
-def _is_whole(folder: RunFolder) -> bool:
-    return (folder.path / "model_final.safetensors").exists()
+def _find_learning_rate(folder: RunFolder, config: Config, overfit: int | None, processes: Processes) -> int:
+    from detector.engine.rate_test import find_learning_rate
+
+    with processes.together():
+        trainer = _trainer(folder, config, overfit, processes, fresh=True)
+    found = find_learning_rate(trainer)
+    if processes.is_main:
+        print(
+            f"{folder.path}/learning_rate.png   the loss at each rate\n"
+            f"{folder.path}/learning_rate.jsonl\n"
+            f"a good start: training.learning_rate={found:.2g}"
+        )
+    return 0
+
+
+def _replay(path: Path) -> int:
+    from detector.engine.device import select_device
+    from detector.engine.divergence import replay
+
+    print("\n".join(replay(path, select_device("auto"))))
+    return 0
 
 
 def _without_augmentation(config: Config, images: int) -> Config:
@@ -158,6 +224,7 @@ def _what_next(folder: RunFolder, config: Config, metrics: Metrics | None) -> st
         ]
     lines += [
         f"  {weights}   the weights, with configuration and class names",
+        f"  {path}/curves.png   losses, learning rate and evaluations",
         f"  {folder.samples}/first_batch.jpg   what the network was shown",
         "Try next:",
         f"  python tools/visualize.py {weights} YOUR_IMAGES",

@@ -30,7 +30,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: one line a problem, each with its file, line and key.
     """
-    return _validate(_override(_read_with_bases(Path(path), chain=()), overrides))
+    return validate(read_tree(path, overrides))
+
+
+def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> Tree:
+    """The values of a file, of those it is based on and of overrides, merged, and where each was written.
+
+    Raises:
+        ConfigError: a file cannot be read, or is no valid YAML.
+    """
+    return _override(_read_with_bases(Path(path), chain=()), overrides)
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
@@ -39,7 +48,7 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
     Raises:
         ConfigError: as ``load_config``.
     """
-    return _validate(_override(_checked_mapping(parse_yaml(text, source), source), overrides))
+    return validate(_override(_checked_mapping(parse_yaml(text, source), source), overrides))
 
 
 def dump_config(config: Config) -> str:
@@ -128,7 +137,12 @@ def _override(tree: Tree, overrides: Sequence[str]) -> Tree:
     return tree
 
 
-def _validate(tree: Tree) -> Config:
+def validate(tree: Tree) -> Config:
+    """The settings in a tree, checked; what it lacks has its default.
+
+    Raises:
+        ConfigError: one line a problem, each with where it was written.
+    """
     try:
         # JSON, since only there may a strict schema take a list for a tuple.
         return Config.model_validate_json(json.dumps(tree.value))

@@ -17,8 +17,12 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1, le=2**31)]
 CountOrZero = Annotated[int, Field(ge=0, le=2**31)]
+PartOfRun = Annotated[float, Field(gt=0, lt=1)]
 Pixels = Annotated[int, Field(ge=1, le=16384)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+BestMetric = Literal[
+    "coco.AP", "coco.AP50", "coco.AP75", "coco.APs", "coco.APm", "coco.APl", "coco.AR100", "voc07.mAP50", "voc.mAP50"
+]
 Triple = tuple[float, float, float]
 
 
@@ -175,7 +179,12 @@ class DataConfig(Section):
     on_bad_box: Literal["error", "drop"] = Field(
         "error", description="a box without area or outside its image stops the run, or is left out and counted"
     )
+    on_bad_sample: Literal["error", "skip"] = Field(
+        "error", description="an image that cannot be read stops the run, or is replaced by the next and noted"
+    )
+    max_bad_fraction: Fraction = Field(0.01, description="of the images; more of them stop the run all the same")
     workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="processes that prepare images")
+    worker_timeout: Count = Field(300, description="seconds after which a worker that gives nothing counts as hung")
     max_image_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = Field(
         64_000_000, description="larger images are refused before they are decoded (Pillow's own limit is 178 million)"
     )
@@ -191,7 +200,9 @@ class ScheduleConfig(Section):
     """Learning rate over the iterations, as a factor on training.learning_rate."""
 
     kind: Literal["steps", "cosine", "constant"] = "steps"
-    steps: tuple[Count, ...] = Field((), description="iterations at which the rate is multiplied by factor")
+    steps: tuple[Count | PartOfRun, ...] = Field(
+        (), description="when the rate is multiplied by factor: iterations, or fractions of the whole training"
+    )
     factor: Positive = 0.1
     warmup_iterations: CountOrZero = 1000
     warmup_factor: Fraction = Field(0.001, description="the rate rises linearly from this factor")
@@ -200,6 +211,8 @@ class ScheduleConfig(Section):
     def _steps_rise(self) -> Self:
         if list(self.steps) != sorted(set(self.steps)):
             raise ValueError("steps must rise")
+        if len({step < 1 for step in self.steps}) > 1:
+            raise ValueError("steps must be all iterations or all fractions of the training")
         if self.steps and self.kind != "steps":
             raise ValueError(f"steps are given but kind is {self.kind}")
         return self
@@ -209,6 +222,7 @@ class TrainingConfig(Section):
     """Optimisation. One iteration is one update from one whole batch, on any number of processes."""
 
     iterations: Count = 90000
+    epochs: Positive | None = Field(None, description="passes over data.train, instead of iterations")
     batch_size: Count = Field(16, description="images an update, over all processes and micro-batches")
     micro_batch_size: Count | None = Field(
         None, description="images computed at once by a process; null is its whole share of the batch"
@@ -218,17 +232,35 @@ class TrainingConfig(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
     weight_decay: NotNegative = Field(1e-4, description="of convolutions and linear layers; norms have none")
     gradient_clip: Positive | None = Field(None, description="largest norm of the whole gradient")
+    on_nonfinite_loss: Literal["error", "skip"] = Field(
+        "error", description="stop the run, or leave that update out, at most three in a row"
+    )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="average the weights over the updates, such as 0.9998; the average is evaluated and saved"
+    )
     schedule: ScheduleConfig = ScheduleConfig()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     log_every: Count = Field(20, description="iterations")
     checkpoint_every: CountOrZero = Field(5000, description="iterations; 0 saves only at the end or when stopped")
-    keep_checkpoints: Annotated[int, Field(ge=2, le=1000)] = 2
+    keep_checkpoints: Annotated[int, Field(ge=2, le=1000)] = Field(
+        2, description="of the newest; that of the best evaluation stays, too"
+    )
+    keep_every: CountOrZero = Field(0, description="checkpoints of multiples of this iteration stay; 0 for none")
     evaluate_every: CountOrZero = Field(5000, description="iterations; 0 never evaluates, not even at the end")
+    best_metric: BestMetric | None = Field(
+        None, description="ranks evaluations; null is COCO's AP, or VOC's where that does not run"
+    )
+    early_stopping_patience: CountOrZero = Field(
+        0, description="stop after so many evaluations without a better one; 0 never stops early"
+    )
+    process_timeout: Count = Field(600, description="seconds after which a process that does not answer counts as lost")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
+        if self.early_stopping_patience and not self.evaluate_every:
+            raise ValueError("early_stopping_patience needs evaluations, but evaluate_every is 0")
         return self
 
 
@@ -255,3 +287,10 @@ class Config(Section):
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _best_metric_runs(self) -> Self:
+        best = self.training.best_metric
+        if best is not None and best.split(".")[0] not in self.evaluation.metrics:
+            raise ValueError(f"training.best_metric is {best}, but evaluation.metrics lacks {best.split('.')[0]}")
+        return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +14,27 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
+from detector.data.randomness import seed_global_streams
 from detector.data.sampler import TrainingOrder
 from detector.data.transforms import TrainTransform, test_views
-from detector.errors import DetectorError, WorkerError
-from detector.structures import ImageBatch, ImageInfo, Size, Target
+from detector.errors import DatasetError, DetectorError, ImageError, MachineError, WorkerError, one_line
+from detector.structures import ImageBatch, ImageInfo, Sample, Size, Target
 
-WORKER_TIMEOUT_S = 300
+# So many unreadable images one after another are no accident.
+_MAX_REPLACED = 100
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """An image that could not be read and was left out.
+
+    Attributes:
+        path: its file.
+        problem: what is wrong with it.
+    """
+
+    path: str
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Batch:
         infos: where the images came from.
         original_sizes: before resizing.
         mirrored: of each of the images, in evaluation, where several views of one image may follow each other.
+        bad: what was left out; in training other images stand in for them.
     """
 
     images: ImageBatch
@@ -39,6 +57,7 @@ class Batch:
     infos: tuple[ImageInfo, ...]
     original_sizes: tuple[Size, ...]
     mirrored: tuple[bool, ...] = ()
+    bad: tuple[BadSample, ...] = ()
 
     def pin_memory(self) -> Batch:
         """Called by the loader where copies to a GPU gain from it."""
@@ -55,6 +74,7 @@ class TrainingBatches(Dataset[Batch | DetectorError]):
         rank: of this process.
         world_size: processes; each takes an equal, contiguous share of every batch.
         micro_batch_size: images a micro-batch; divides the share.
+        skip_bad: an image that cannot be read is replaced by the one at the next position that can.
     """
 
     def __init__(
@@ -65,6 +85,7 @@ class TrainingBatches(Dataset[Batch | DetectorError]):
         rank: int,
         world_size: int,
         micro_batch_size: int,
+        skip_bad: bool = False,
     ) -> None:
         self.dataset = dataset
         self.order = order
@@ -72,6 +93,7 @@ class TrainingBatches(Dataset[Batch | DetectorError]):
         self.share = order.batch_size // world_size
         self.first = rank * self.share
         self.micro_batch_size = micro_batch_size
+        self.skip_bad = skip_bad
 
     def positions(self, number: int) -> range:
         """The positions of the run that micro-batch ``number`` of this process holds."""
@@ -79,24 +101,40 @@ class TrainingBatches(Dataset[Batch | DetectorError]):
         start = iteration * self.order.batch_size + self.first + part * self.micro_batch_size
         return range(start, start + self.micro_batch_size)
 
+    def describe(self, number: int) -> str:
+        """The files of a micro-batch, for messages."""
+        return _files(self.dataset, [self.order.index(position) for position in self.positions(number)])
+
     def __getitem__(self, number: int) -> Batch | DetectorError:
+        positions = self.positions(number)
+        seed_global_streams(self.order.seed, positions.start)
+        bad: list[BadSample] = []
         # An error travels as a value: raised in a worker it would arrive wrapped in a traceback.
         try:
-            indices = [self.order.index(position) for position in self.positions(number)]
-            samples = [self.dataset[index] for index in indices]
-            pairs = [
-                self.transform(sample, position)
-                for sample, position in zip(samples, self.positions(number), strict=True)
-            ]
+            chosen = [self._read(position, bad) for position in positions]
+            pairs = [self.transform(sample, position) for (_, sample), position in zip(chosen, positions, strict=True)]
         except DetectorError as error:
             return error
         return Batch(
             ImageBatch.of([pixels for pixels, _ in pairs]),
             tuple(target for _, target in pairs),
-            tuple(indices),
-            tuple(sample.info for sample in samples),
-            tuple(sample.size for sample in samples),
+            tuple(index for index, _ in chosen),
+            tuple(sample.info for _, sample in chosen),
+            tuple(sample.size for _, sample in chosen),
+            bad=tuple(bad),
         )
+
+    def _read(self, position: int, bad: list[BadSample]) -> tuple[int, Sample]:
+        """The image at a position, or the nearest after it that can be read."""
+        for following in range(position, position + _MAX_REPLACED):
+            index = self.order.index(following)
+            try:
+                return index, self.dataset[index]
+            except (ImageError, DatasetError) as error:
+                if not self.skip_bad:
+                    raise
+                bad.append(BadSample(self.dataset.info(index).path, str(error)))
+        raise DatasetError(f"{_MAX_REPLACED} images in a row cannot be read; the last: {bad[-1].problem}")
 
 
 class EvaluationBatches(Dataset[Batch | DetectorError]):
@@ -117,28 +155,38 @@ class EvaluationBatches(Dataset[Batch | DetectorError]):
     def __len__(self) -> int:
         return len(self.chunks)
 
+    def describe(self, number: int) -> str:
+        """The files of a chunk, for messages."""
+        return _files(self.dataset, self.chunks[number])
+
     def __getitem__(self, number: int) -> Batch | DetectorError:
-        try:
-            samples = [self.dataset[index] for index in self.chunks[number]]
-            views = [
-                view
-                for sample in samples
-                for view in test_views(sample.image, self.config.data.resize, self.config.evaluation)
-            ]
-        except DetectorError as error:
-            return error
+        bad: list[BadSample] = []
+        chosen: list[tuple[int, Sample]] = []
+        for index in self.chunks[number]:
+            try:
+                chosen.append((index, self.dataset[index]))
+            except (ImageError, DatasetError) as error:
+                if self.config.data.on_bad_sample == "error":
+                    return error
+                bad.append(BadSample(self.dataset.info(index).path, str(error)))
+        views = [
+            view
+            for _, sample in chosen
+            for view in test_views(sample.image, self.config.data.resize, self.config.evaluation)
+        ]
         return Batch(
             ImageBatch.of([pixels for pixels, _ in views]),
             (),
-            self.chunks[number],
-            tuple(sample.info for sample in samples),
-            tuple(sample.size for sample in samples),
+            tuple(index for index, _ in chosen),
+            tuple(sample.info for _, sample in chosen),
+            tuple(sample.size for _, sample in chosen),
             tuple(mirrored for _, mirrored in views),
+            tuple(bad),
         )
 
 
 def iterate(
-    batches: Dataset[Batch | DetectorError], numbers: range, workers: int, device: torch.device
+    batches: TrainingBatches | EvaluationBatches, numbers: range, workers: int, timeout: int, device: torch.device
 ) -> Iterator[Batch]:
     """Prepares batches ``numbers`` in order, ahead of their use.
 
@@ -146,11 +194,13 @@ def iterate(
         batches: training or evaluation batches.
         numbers: which of them.
         workers: processes; 0 prepares them in this one.
+        timeout: seconds after which a worker that gives nothing counts as hung.
         device: where they will be used; for a GPU their memory is pinned.
 
     Raises:
         DetectorError: as the data set raises it.
         WorkerError: a worker process died or hung.
+        MachineError: there are too few open files or too little shared memory.
     """
     loader = DataLoader(
         batches,
@@ -158,36 +208,68 @@ def iterate(
         sampler=numbers,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        timeout=WORKER_TIMEOUT_S if workers else 0,
+        timeout=timeout if workers else 0,
         worker_init_fn=_prepare_worker,
         # Its own, since the loader would draw from the global one at every start.
         generator=torch.Generator(),
     )
-    iterator = iter(loader)
+    iterator = None
     try:
         for number in numbers:
             try:
+                iterator = iterator or iter(loader)
                 batch = next(iterator)
             except (RuntimeError, OSError, EOFError) as error:
                 # "Caught" begins what a worker raised itself: a bug, which needs its traceback.
                 if not workers or str(error).startswith("Caught "):
                     raise
-                raise WorkerError(
-                    f"a loader worker was lost at batch {number} ({str(error).splitlines()[0]}); "
-                    "is memory short? lower data.workers, then start again: the run resumes"
-                ) from None
+                raise _explained(error, batches.describe(number), workers, timeout) from None
             if isinstance(batch, DetectorError):
                 raise batch
             yield batch
     finally:
         # An error's traceback would keep the workers alive, and torch watching them, until some later collection.
-        if workers:
+        if workers and iterator is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
+def _explained(error: Exception, files: str, workers: int, timeout: int) -> DetectorError:
+    """What a failure of the loader means, and what to change."""
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    if "timed out" in text:
+        return WorkerError(
+            f"a loader worker gave nothing for {timeout} s while preparing {files}; is the disk or the network that "
+            "holds the images slow? raise data.worker_timeout, or start again: the run resumes"
+        )
+    if "Too many open files" in text or getattr(error, "errno", None) == errno.EMFILE:
+        return MachineError(
+            f"too many open files with {workers} loader workers; raise the limit (ulimit -n 65536) or "
+            "lower data.workers"
+        )
+    if "shm" in text or "No space left on device" in text or "Bus error" in text:
+        return MachineError(
+            f"shared memory (/dev/shm) is too small for {workers} loader workers ({text}); "
+            "lower data.workers (0 needs none), or give more: docker run --shm-size=1g"
+        )
+    killed = (
+        "it was killed, perhaps for lack of memory: lower data.workers" if "Killed" in text else "lower data.workers"
+    )
+    return WorkerError(
+        f"a loader worker was lost while preparing {files} ({text}); {killed}, then start again: the run resumes"
+    )
+
+
+def _files(dataset: DetectionDataset, indices: Sequence[int]) -> str:
+    names = [one_line(dataset.info(index).path, 80) for index in indices[:2]]
+    return ", ".join(names) + (f" or {len(indices) - 2} more" if len(indices) > 2 else "")
+
+
 def _prepare_worker(_: int) -> None:
-    # The main process decides about stopping; one thread a worker, since there is a worker a core.
+    # The main process decides about stopping. torchrun signals whole process groups, so a worker leaves its own.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # One thread a worker, since there is a worker a core.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from enum import IntEnum
 
 import numpy as np
+import torch
 
 
 class Purpose(IntEnum):
@@ -14,6 +16,7 @@ class Purpose(IntEnum):
     TRANSFORM = 1
     AUGMENTATION = 2
     SHAPES = 3
+    GLOBAL = 4
 
 
 def key_of(purpose: Purpose, seed: int, number: int) -> np.ndarray:
@@ -24,3 +27,18 @@ def key_of(purpose: Purpose, seed: int, number: int) -> np.ndarray:
 def random_stream(purpose: Purpose, seed: int, number: int) -> np.random.Generator:
     """The stream of an epoch, a position or an image."""
     return np.random.Generator(np.random.Philox(key=key_of(purpose, seed, number)))
+
+
+def seed_global_streams(seed: int, number: int) -> None:
+    """Sets the global generators of Python, numpy and torch.
+
+    Nothing here draws from them; a data set, a transform or a layer of a user's own may.
+
+    Args:
+        seed: of the run.
+        number: what is computed next.
+    """
+    words = random_stream(Purpose.GLOBAL, seed, number).integers(0, 2**32, 3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))  # noqa: NPY002, it is that old stream which shall be set
+    torch.manual_seed(int(words[2]))

@@ -1,104 +1,178 @@
 """The complete state of a training on disk, written so that no crash can tear it.
 
-A checkpoint is a folder ``step-000012000`` with ``model.safetensors``, ``state.pt`` and ``manifest.json``. It is
-written under another name, every file is flushed to the disk, the manifest with the checksums comes last, and only
-then is the folder renamed. What lacks a manifest that verifies is no checkpoint.
+A checkpoint is a folder ``step-000012000`` with ``model.safetensors``, ``average.safetensors`` (if weights are
+averaged), ``state.pt`` and ``manifest.json``. It is written under another name, every file is flushed to the disk, the
+manifest with sizes and checksums comes last, and only then is the folder renamed. What lacks a manifest that verifies
+is no checkpoint. There is no pointer to the newest: the names say it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from detector.errors import MachineError, WeightsError
+from detector.durable import checksum, make_folder, new_file, remove_folder, rename, sync_folder
+from detector.errors import MachineError, TrainingError, WeightsError
 
 _log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-(\d{9,})")
-_FORMAT = 1
+_FORMAT = 2
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class TrainingState:
     """Everything that a training needs to go on.
 
-    The learning rate and the order of samples are functions of the iteration and need no state; all random draws
-    are functions of seed and position.
+    The learning rate, the order of samples and all random draws are functions of seed, iteration and position; they
+    need no state.
 
     Attributes:
         iteration: updates done.
         model: its state dict.
+        average: the averaged weights; None if there are none.
         learner: the state of optimiser and gradient scaler.
+        meter: the losses since the last log line.
+        origin: what it must agree with to go on exactly: configuration, fingerprint of the data, versions.
     """
 
     iteration: int
     model: dict[str, Tensor]
+    average: dict[str, Tensor] | None
     learner: dict[str, Any]
+    meter: dict[str, Any]
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, state: TrainingState, keep: int) -> Path:
-    """Writes a checkpoint, unless that of this iteration is there, and then removes the oldest beyond ``keep``.
+def save_checkpoint(folder: Path, state: TrainingState) -> Path:
+    """Writes a checkpoint; one of the same iteration is replaced.
 
     Args:
         folder: the run's ``checkpoints``.
-        state: what to save.
-        keep: how many to leave, at least 1.
+        state: what to save, on the CPU.
 
     Raises:
-        MachineError: it cannot be written; older checkpoints are untouched.
+        MachineError: it cannot be written; other checkpoints are untouched.
+        TrainingError: a weight is not finite; nothing is written.
     """
+    _check_finite(state)
     final = folder / f"step-{state.iteration:09d}"
-    if final.exists():
-        return final
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        temporary.mkdir()
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in state.model.items()},
-            temporary / "model.safetensors",
-        )
-        torch.save({"iteration": state.iteration, "learner": state.learner}, temporary / "state.pt")
-        _seal(temporary)
-        temporary.rename(final)
-        _flush(folder)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        # torch and safetensors hide the reason of a failed write in errors of their own.
-        shutil.rmtree(temporary, ignore_errors=True)
-        free = shutil.disk_usage(folder).free // 2**20 if folder.exists() else 0
-        raise MachineError(
-            f"{final}: the checkpoint cannot be written ({str(error).splitlines()[0]}; {free} MiB free on that disk); "
-            "make room, then start the same command again: it resumes"
-        ) from None
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        sweep(folder)
+        make_folder(temporary)
+        _write(temporary, state)
+        if final.exists():
+            discard(final)
+        rename(temporary, final)
+        sync_folder(folder)
+    except OSError as error:
+        remove_folder(temporary)
+        raise MachineError(f"{final}: the checkpoint cannot be written: {_reason(error, folder, state)}") from None
     return final
+
+
+def _write(folder: Path, state: TrainingState) -> None:
+    rest = {name: getattr(state, name) for name in ("iteration", "learner", "meter", "origin")}
+    weights = {"model": state.model} | ({} if state.average is None else {"average": state.average})
+    files = {}
+    for name, tensors in weights.items():
+        with new_file(folder / f"{name}.safetensors") as file:
+            file.write(safetensors.torch.save(tensors))
+        files[f"{name}.safetensors"] = {"bytes": file.size, "sha256": file.sha256}
+    with new_file(folder / "state.pt") as file:
+        torch.save(rest, cast(IO[bytes], file))
+    files["state.pt"] = {"bytes": file.size, "sha256": file.sha256}
+    sync_folder(folder)
+    with new_file(folder / MANIFEST) as file:
+        file.write(json.dumps({"format": _FORMAT, "torch": torch.__version__, "files": files}, indent=1).encode())
+    sync_folder(folder)
+
+
+def _check_finite(state: TrainingState) -> None:
+    bad = [name for name, value in state.model.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise TrainingError(
+            f"iteration {state.iteration}: {len(bad)} of the weights are not finite ({bad[0]}, ...); they are not "
+            "saved; lower training.learning_rate or set training.gradient_clip, and start in a new folder"
+        )
+
+
+def _reason(error: OSError, folder: Path, state: TrainingState) -> str:
+    tensors = [*state.model.values(), *(state.average or {}).values(), *_tensors_in(state.learner)]
+    need = sum(value.numel() * value.element_size() for value in tensors) / 2**20
+    try:
+        free = f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB"
+    except OSError:
+        free = "an unknown amount"
+    return f"{error.strerror or error} (it needs {need:.0f} MiB, {free} is free on that disk)"
+
+
+def _tensors_in(tree: Any) -> list[Tensor]:
+    if isinstance(tree, Tensor):
+        return [tree]
+    items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
+    return [tensor for item in items for tensor in _tensors_in(item)]
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first; they are not verified."""
     found = [item for item in folder.glob("step-*") if _NAME.fullmatch(item.name)]
-    return sorted(found, key=lambda item: int(item.name.removeprefix("step-")))
+    return sorted(found, key=iteration_of)
 
 
-def load_newest(folder: Path) -> TrainingState | None:
+def iteration_of(checkpoint: Path) -> int:
+    """The iteration in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def prune(folder: Path, keep: int, keep_every: int, best: int | None) -> None:
+    """Removes old checkpoints.
+
+    Args:
+        folder: the run's ``checkpoints``; the newest has just been written.
+        keep: how many of the newest stay.
+        keep_every: those of multiples of this iteration stay, too; 0 for none.
+        best: that of this iteration stays.
+    """
+    for old in list_checkpoints(folder)[:-keep]:
+        iteration = iteration_of(old)
+        if iteration != best and not (keep_every and iteration % keep_every == 0):
+            discard(old)
+    sweep(folder)
+
+
+def discard(checkpoint: Path) -> None:
+    """Takes a checkpoint's name away, so that nobody reads it half deleted; ``sweep`` removes it."""
+    rename(checkpoint, checkpoint.with_name(f".trash-{checkpoint.name}-{os.getpid()}"))
+
+
+def sweep(folder: Path) -> None:
+    """Removes what writers left that died, and what was discarded."""
+    for pattern in (".tmp-*", ".trash-*"):
+        for item in folder.glob(pattern):
+            remove_folder(item)
+
+
+def load_newest(folder: Path) -> tuple[Path, TrainingState] | None:
     """The newest checkpoint that is whole; damaged ones are named and passed over. None where there is none."""
     for path in reversed(list_checkpoints(folder)):
         try:
-            return load_checkpoint(path)
+            return path, load_checkpoint(path)
         except WeightsError as error:
             _log.warning("%s; passed over", error)
     return None
@@ -112,56 +186,36 @@ def load_checkpoint(path: Path) -> TrainingState:
     """
     if not path.is_dir():
         raise WeightsError(f"{path}: no such checkpoint; name a folder such as checkpoints/step-000012000")
-    _verify(path)
+    verify(path)
     try:
-        model = load_file(path / "model.safetensors")
+        model = safetensors.torch.load_file(path / "model.safetensors")
+        average = path / "average.safetensors"
+        averaged = safetensors.torch.load_file(average) if average.exists() else None
         rest = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-        return TrainingState(model=model, **rest)
-    except (SafetensorError, OSError, RuntimeError, TypeError) as error:
+        return TrainingState(model=model, average=averaged, **rest)
+    except (SafetensorError, OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
         raise WeightsError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
-def _seal(folder: Path) -> None:
-    """Flushes every file, then writes the manifest that makes the folder a checkpoint."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        _flush(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _checksum(path)}
-    manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps({"format": _FORMAT, "files": files}, indent=1), encoding="utf-8")
-    _flush(manifest)
-    _flush(folder)
+def verify(path: Path) -> None:
+    """Compares sizes and checksums of all files with the manifest.
 
-
-def _verify(folder: Path) -> None:
+    Raises:
+        WeightsError: they differ, or there is no manifest that this version reads.
+    """
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != _FORMAT:
-            raise WeightsError(f"{folder}: written in format {manifest['format']}, this version reads {_FORMAT}")
-        for name, facts in manifest["files"].items():
-            if _checksum(folder / name) != facts["sha256"]:
-                raise WeightsError(f"{folder}: {name} is damaged (its checksum differs)")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise WeightsError(f"{folder}: is damaged or incomplete") from None
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what writers left that died."""
-    for item in folder.glob(".tmp-step-*"):
-        shutil.rmtree(item, ignore_errors=True)
+            raise WeightsError(f"{path}: written in format {manifest['format']}, this version reads {_FORMAT}")
+        facts = {name: (item["bytes"], item["sha256"]) for name, item in manifest["files"].items()}
+        if not {"model.safetensors", "state.pt"} <= set(facts):
+            raise KeyError
+        for name, (size, digest) in facts.items():
+            if (path / name).stat().st_size != size:
+                raise WeightsError(f"{path}: {name} is cut off ({(path / name).stat().st_size} of {size} bytes)")
+            if checksum(path / name) != digest:
+                raise WeightsError(f"{path}: {name} is damaged (its checksum differs)")
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: is incomplete ({Path(error.filename).name} is missing)") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise WeightsError(f"{path}: is damaged ({MANIFEST} cannot be read)") from None

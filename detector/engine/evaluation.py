@@ -12,8 +12,10 @@ import torch
 
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
+from detector.durable import replace_file
 from detector.engine.distributed import Processes
 from detector.engine.inference import detect_dataset
+from detector.errors import DatasetError, ImageError, MachineError
 from detector.evaluation.results_file import write_results
 from detector.evaluation.score import Metrics, explain, score
 from detector.models.faster_rcnn import FasterRCNN
@@ -53,19 +55,27 @@ def evaluate_model(
     if found is None:
         return None
     metrics: Metrics | None = None
-    if processes.is_main:
-        _log.info("scoring %d images by %s", len(dataset), config.evaluation.backend)
-        metrics = write_evaluation(dataset.annotations, DetectionTable.of(found), config.evaluation.metrics, output)
-        draw_examples(dataset, found, output / "pictures")
+    with processes.together():
+        if processes.is_main:
+            _log.info("scoring %d images by %s", len(dataset), config.evaluation.backend)
+            metrics = write_evaluation(dataset.annotations, DetectionTable.of(found), config.evaluation.metrics, output)
+            draw_examples(dataset, found, output / "pictures")
     return processes.from_main(metrics)  # type: ignore[no-any-return]
 
 
 def write_evaluation(truth: Annotations, found: DetectionTable, metrics: tuple[str, ...], output: Path) -> Metrics:
-    """Scores detections and writes metrics.json and detections.json."""
-    output.mkdir(parents=True, exist_ok=True)
+    """Scores detections and writes metrics.json and detections.json.
+
+    Raises:
+        MachineError: they cannot be written.
+    """
     scores = score_and_explain(truth, found, metrics)
-    (output / "metrics.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
-    write_results(output / "detections.json", found, truth)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        replace_file(output / "metrics.json", json.dumps(scores, indent=1))
+        write_results(output / "detections.json", found, truth)
+    except OSError as error:
+        raise MachineError(f"{output}: the evaluation cannot be written ({error.strerror}); make room") from None
     return scores
 
 
@@ -81,7 +91,10 @@ def draw_examples(dataset: DetectionDataset, found: list[Detections], folder: Pa
     """Pictures of a few images, spread over the data set: ground truth beside detections."""
     chosen = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, min(_PICTURES, len(dataset)))})
     for index in chosen:
-        sample = dataset[index]
+        try:
+            sample = dataset[index]
+        except (ImageError, DatasetError):
+            continue  # it has been told
         shown = found[index].keep(found[index].scores >= _SHOWN_SCORE)
         picture = draw_comparison(sample, shown, dataset.annotations.class_names)
         save_image(folder / f"{index:06d}.jpg", picture)

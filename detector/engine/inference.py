@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 import torch
 from tqdm import tqdm
 
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
-from detector.data.loader import Batch, EvaluationBatches, iterate
+from detector.data.loader import EvaluationBatches, iterate
 from detector.engine.device import autocast
 from detector.engine.distributed import Processes
+from detector.errors import DetectorError
 from detector.models.faster_rcnn import FasterRCNN
 from detector.models.roi_head import Candidates
 from detector.ops.boxes import clip_boxes, rescale_boxes, usable_boxes
 from detector.structures import Detections, ImageBatch, Size
+
+_log = logging.getLogger(__name__)
 
 
 def detect(
@@ -85,32 +89,48 @@ def detect_dataset(
         config: for the data and evaluation sections and the precision.
         device: where to compute.
         processes: each takes every n-th image.
-        should_stop: asked before each batch, if there is one process only.
+        should_stop: asked before each batch; one process that is asked stops all.
 
     Returns:
-        One ``Detections`` an image, in original pixels; None if it was stopped.
+        One ``Detections`` an image, in original pixels; None if it was stopped. An image that cannot be read has none
+        where ``data.on_bad_sample`` allows that.
 
     Raises:
         DetectorError: as the data set raises it.
     """
     mine = range(processes.rank, len(dataset), processes.world_size)
     batches = EvaluationBatches(dataset, mine, config)
-    workers = min(config.data.workers, len(batches))
-    stream: Iterable[Batch] = iterate(batches, range(len(batches)), workers, device)
+    stream = iterate(
+        batches, range(len(batches)), min(config.data.workers, len(batches)), config.data.worker_timeout, device
+    )
     found: dict[int, Detections] = {}
+    problem: DetectorError | None = None
+    stop = processes.shared_flag()
     was_training = model.training
     model.eval()
     try:
         for batch in tqdm(stream, "evaluating", len(batches), leave=False, disable=None if processes.is_main else True):
-            if processes.world_size == 1 and should_stop():
-                return None
-            detections = detect(
-                model, batch.images, batch.mirrored, batch.original_sizes, device, config.training.precision
-            )
-            found.update(zip(batch.indices, detections, strict=True))
+            if should_stop():
+                stop.set()
+            if stop.is_set():
+                break
+            for item in batch.bad:
+                _log.warning("%s; it counts as an image without detections", item.problem)
+            if batch.infos:
+                detections = detect(
+                    model, batch.images, batch.mirrored, batch.original_sizes, device, config.training.precision
+                )
+                found.update(zip(batch.indices, detections, strict=True))
+    except DetectorError as error:
+        problem = error
+        stop.set()
     finally:
         model.train(was_training)
+    processes.agree(problem)
+    if processes.any(stop.is_set()):
+        return None
     gathered: dict[int, Detections] = {}
     for part in processes.gather(found):
         gathered.update(part)
-    return [gathered[index] for index in range(len(dataset))]
+    nothing = Detections(torch.zeros((0, 4)), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    return [gathered.get(index, nothing) for index in range(len(dataset))]

@@ -4,81 +4,116 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from detector.config.schema import TrainingConfig
 from detector.data.loader import Batch
+from detector.engine.average import WeightAverage
 from detector.engine.device import autocast
 from detector.engine.distributed import Processes
-from detector.engine.optim import build_optimizer, learning_rate
-from detector.errors import TrainingError
+from detector.engine.optim import build_optimizer
 from detector.models.faster_rcnn import FasterRCNN
 
 LOSSES = ("loss_objectness", "loss_rpn_box", "loss_class", "loss_box")
 
 
+@dataclass(frozen=True)
+class Update:
+    """What came of a batch; the same on all processes.
+
+    Attributes:
+        losses: means over the whole batch.
+        gradient_norm: of all trained parameters together, before clipping.
+        made: False if a loss or the gradient was not finite; the weights are untouched then.
+    """
+
+    losses: dict[str, float]
+    gradient_norm: float
+    made: bool
+
+
 class Learner:
-    """The network with its optimiser.
+    """The network with its optimiser and, if asked for, the average of its weights.
 
     Args:
         model: with its initial weights; it is moved to ``device``.
         config: the training section.
         device: where to compute.
         processes: all that train together.
+
+    Attributes:
+        skipped_in_row: batches without an update since the last one with.
     """
 
     def __init__(self, model: FasterRCNN, config: TrainingConfig, device: torch.device, processes: Processes) -> None:
         self.config, self.device, self.processes = config, device, processes
         self.model = model.to(device).train()
+        self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
         self.optimizer = build_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.skipped_in_row = 0
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._parallel: nn.Module = self.model
         if processes.world_size > 1:
             ids = [device.index] if device.type == "cuda" else None
+            # What is frozen needs no gradient, and DDP leaves it out by itself.
             self._parallel = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
 
-    def update(self, parts: list[Batch], iteration: int, stop: bool) -> tuple[dict[str, float], bool]:
-        """Accumulates the gradients of the micro-batches and steps once.
+    @property
+    def best_model(self) -> FasterRCNN:
+        """The network to evaluate and to keep: the average where there is one."""
+        return self.model if self.average is None else cast(FasterRCNN, self.average.model)
+
+    def update(self, parts: list[Batch], iteration: int, rate: float) -> Update:
+        """Accumulates the gradients of the micro-batches and steps once, if all numbers are finite.
 
         Args:
             parts: micro-batches of this process, all of one size.
             iteration: counted from 0.
-            stop: this process has been asked to stop.
-
-        Returns:
-            The losses, means over the whole batch of all processes, and whether any process was asked to stop.
-
-        Raises:
-            TrainingError: the loss is not finite; the weights are untouched.
+            rate: learning rate.
         """
-        rate = learning_rate(self.config, iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses = self._backward(parts)
-        # One message carries both, so that all processes decide alike at the cost of one synchronisation.
-        *values, stopping = self.processes.mean(torch.cat([losses, losses.new_tensor([float(stop)])])).tolist()
-        self._check_finite(values, iteration, rate, parts)
+        losses = self.processes.mean(self._backward(parts))
+        self.scaler.unscale_(self.optimizer)
+        norm = get_total_norm([value.grad for value in self._trained if value.grad is not None])
+        *values, gradient_norm = torch.cat([losses, norm.reshape(1).to(losses)]).tolist()
+        # In fp16 a gradient may overflow now and then; the scaler leaves that update out and lowers its scale.
+        finite = all(map(math.isfinite, values)) and (math.isfinite(gradient_norm) or self.scaler.is_enabled())
+        self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
+        if finite:
+            self._step(norm, iteration)
+        self.optimizer.zero_grad(set_to_none=True)
+        return Update(dict(zip(LOSSES, values, strict=True)), gradient_norm, finite and math.isfinite(gradient_norm))
+
+    def _step(self, norm: Tensor, iteration: int) -> None:
         if self.config.gradient_clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+            clip_grads_with_norm_(self._trained, self.config.gradient_clip, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return dict(zip(LOSSES, values, strict=True)), stopping > 0
+        if self.average is not None:
+            self.average.update(self.model, iteration + 1)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of optimiser and gradient scaler; tensors and plain values."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "skipped_in_row": self.skipped_in_row,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what ``state_dict`` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        self.skipped_in_row = state["skipped_in_row"]
 
     def _backward(self, parts: list[Batch]) -> Tensor:
         """Gradients of the mean over the micro-batches; returns the four losses."""
@@ -94,13 +129,3 @@ class Learner:
                 self.scaler.scale(shares.sum()).backward()  # type: ignore[no-untyped-call]
             sums += shares.detach()
         return sums
-
-    def _check_finite(self, values: list[float], iteration: int, rate: float, parts: list[Batch]) -> None:
-        if all(math.isfinite(value) for value in values):
-            return
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in zip(LOSSES, values, strict=True))
-        images = ", ".join(str(info.image_id) for part in parts for info in part.infos)
-        raise TrainingError(
-            f"iteration {iteration + 1}: the loss is not finite ({shown}; learning rate {rate:.3g}; "
-            f"images {images}); lower training.learning_rate or set training.gradient_clip, and start in a new folder"
-        )

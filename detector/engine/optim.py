@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from detector.config.schema import ScheduleConfig, TrainingConfig
+from detector.config.schema import Config, ScheduleConfig, TrainingConfig
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -46,4 +46,23 @@ def _decay(config: TrainingConfig, iteration: int) -> float:
     schedule = config.schedule
     if schedule.kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * iteration / config.iterations))
-    return schedule.factor ** sum(iteration >= step for step in schedule.steps)
+    return schedule.factor ** sum(iteration >= step for step in schedule_steps(config))
+
+
+def schedule_steps(config: TrainingConfig) -> list[int]:
+    """The iterations at which the rate falls."""
+    return [round(step * config.iterations) if step < 1 else int(step) for step in config.schedule.steps]
+
+
+def with_iterations(config: Config, images: int) -> Config:
+    """The configuration with ``training.epochs`` turned into iterations.
+
+    Args:
+        config: all settings.
+        images: of the training set.
+    """
+    training = config.training
+    if training.epochs is None:
+        return config
+    iterations = math.ceil(training.epochs * images / training.batch_size)
+    return config.model_copy(update={"training": training.model_copy(update={"iterations": iterations})})

@@ -75,10 +75,18 @@ def load_model(path: str | Path, config: Config | None = None) -> LoadedModel:
     Raises:
         WeightsError: it cannot be read, holds no whole detector, or does not fit ``config``.
     """
-    weights = read_weights(path)
+    return model_of(read_weights(path), config)
+
+
+def model_of(weights: Weights, config: Config | None = None) -> LoadedModel:
+    """As ``load_model``, for a file that has been read.
+
+    Raises:
+        WeightsError: it holds no whole detector, or does not fit ``config``.
+    """
     if not weights.layout.whole:
         raise WeightsError(
-            f"{path}: holds a ResNet alone ({weights.layout.name} layout) and no detector; "
+            f"{weights.source}: holds a ResNet alone ({weights.layout.name} layout) and no detector; "
             "to start a training from it, set model.weights"
         )
     return _build(weights, config)

@@ -5,25 +5,33 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 from typing_extensions import Self
 
+# Schedulers warn by SIGUSR1 or SIGTERM.
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+# A terminal's Ctrl-C reaches a process directly and once more through torchrun.
+_ECHO_S = 1.0
+
 
 class StopRequest:
-    """While active, Ctrl-C and SIGTERM set ``signal_number`` instead of ending the process.
+    """While active, Ctrl-C, SIGTERM and SIGUSR1 set ``signal_number`` instead of ending the process.
 
-    A second signal ends it at once, without saving.
+    A second signal, a second or more later, ends it at once, without saving.
     """
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self._since = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
+        for name in _SIGNALS:
+            if number := getattr(signal, name, None):  # Windows lacks some
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -35,10 +43,16 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal_number != 0
 
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, else 143."""
+        return 130 if self.signal_number == signal.SIGINT else 143
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if self.signal_number:
+        if not self.signal_number:
+            self.signal_number, self._since = number, time.monotonic()
+            print(f"\n{name}: finishing the iteration, then saving; once more leaves at once", file=sys.stderr)
+        elif time.monotonic() - self._since >= _ECHO_S:
             print(f"\nerror: a second signal ({name}): left at once, without saving", file=sys.stderr, flush=True)
-            os._exit(128 + number)
-        self.signal_number = number
-        print(f"\n{name}: finishing the iteration, then saving; once more leaves at once", file=sys.stderr, flush=True)
+            os._exit(self.exit_code)

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NoReturn
 
-import numpy as np
-import psutil
 import torch
 
 from detector.config.load import dump_config
 from detector.config.schema import Config
 from detector.data.build import wide_images
 from detector.data.dataset import DetectionDataset
-from detector.data.loader import Batch, TrainingBatches, iterate
+from detector.data.loader import BadSample, Batch, TrainingBatches, iterate
+from detector.data.randomness import seed_global_streams
 from detector.data.sampler import TrainingOrder
 from detector.data.transforms import TrainTransform
-from detector.engine.checkpoint import TrainingState, save_checkpoint
+from detector.engine.checkpoint import TrainingState
+from detector.engine.checkpoint_writer import CheckpointWriter
 from detector.engine.distributed import Processes
+from detector.engine.divergence import explain_divergence, save_diverged
 from detector.engine.evaluation import evaluate_model
-from detector.engine.learner import LOSSES, Learner
+from detector.engine.learner import Learner, Update
+from detector.engine.machine import is_out_of_memory, workers_that_fit
+from detector.engine.meter import Meter
 from detector.engine.optim import learning_rate
-from detector.engine.run_log import RunFolder, RunLog
+from detector.engine.origin import origin_of
+from detector.engine.run_folder import RunFolder
+from detector.engine.run_log import RunLog
 from detector.engine.signals import StopRequest
-from detector.errors import DetectorError, Interrupted, MachineError, TrainingError, WeightsError, quote
+from detector.errors import DatasetError, DetectorError, Interrupted, MachineError, TrainingError, WeightsError
 from detector.evaluation.score import Metrics, format_metrics, headline
 from detector.models.faster_rcnn import FasterRCNN
 from detector.visualization.draw import draw_batch, save_image
 from detector.weights.own_file import WeightsInfo, save_weights
 
 _log = logging.getLogger(__name__)
+
+_SKIPPED_IN_ROW = 3
 
 
 class Trainer:
@@ -43,7 +51,7 @@ class Trainer:
         model: with its initial weights.
         train_set: what to train on.
         val_set: what to evaluate on; None if nothing is evaluated.
-        folder: the run's; only the main process writes there.
+        folder: the run's; only the main process writes there, apart from what has a process's number in its name.
         device: where to compute.
         processes: all that train together.
 
@@ -63,15 +71,22 @@ class Trainer:
     ) -> None:
         self.config, self.folder, self.device, self.processes = config, folder, device, processes
         self.train_set, self.val_set = train_set, val_set
-        batch_size = config.training.batch_size
-        micro = processes.share_of(batch_size, config.training.micro_batch_size)
-        self.accumulation = batch_size // processes.world_size // micro
+        training = config.training
+        micro = processes.share_of(training.batch_size, training.micro_batch_size)
+        self.accumulation = training.batch_size // processes.world_size // micro
         wide = wide_images(train_set)
-        order = TrainingOrder(wide if config.data.group_by_aspect_ratio else wide | True, batch_size, config.seed)
-        transform = TrainTransform(config.data, config.seed)
-        self.batches = TrainingBatches(train_set, order, transform, processes.rank, processes.world_size, micro)
-        self.learner = Learner(model, config.training, device, processes)
+        order = TrainingOrder(
+            wide if config.data.group_by_aspect_ratio else wide | True, training.batch_size, config.seed
+        )
+        self.batches = TrainingBatches(
+            train_set, order, TrainTransform(config.data, config.seed), processes.rank, processes.world_size, micro,
+            skip_bad=config.data.on_bad_sample == "skip",
+        )  # fmt: skip
+        self.learner = Learner(model, training, device, processes)
+        self.meter = Meter(training.batch_size)
+        self.origin = origin_of(config, train_set, processes.world_size)
         self.iteration = 0
+        self._bad: dict[str, str] = {}
 
     def restore(self, state: TrainingState) -> None:
         """Goes on from a checkpoint.
@@ -82,6 +97,9 @@ class Trainer:
         try:
             self.learner.model.load_state_dict(state.model)
             self.learner.load_state_dict(state.learner)
+            self.meter.load_state_dict(state.meter)
+            if self.learner.average is not None and state.average is not None:
+                self.learner.average.load_state_dict(state.average)
         except (RuntimeError, ValueError, KeyError):
             raise WeightsError(
                 f"the checkpoint of iteration {state.iteration} does not fit the network; "
@@ -89,28 +107,8 @@ class Trainer:
             ) from None
         self.iteration = state.iteration
 
-    def summary(self) -> list[str]:
-        """What will be done, in lines for the log."""
-        training, annotations = self.config.training, self.train_set.annotations
-        late = [step for step in training.schedule.steps if step >= training.iterations]
-        if late:
-            _log.warning("training.schedule.steps %s lie beyond the last iteration and never come", late)
-        empty = int((np.diff(annotations.rows) == 0).sum())
-        parameters = sum(value.numel() for value in self.learner.model.parameters() if value.requires_grad)
-        seen = training.iterations * training.batch_size / len(self.train_set)
-        classes = ", ".join(quote(name) for name in annotations.class_names[:8])
-        return [
-            f"ResNet-{self.config.model.backbone.depth} C4, {parameters / 1e6:.1f} million trained parameters, "
-            f"on {self.device} in {training.precision}",
-            f"{len(self.train_set)} images ({empty} without objects), {len(annotations.labels)} objects of "
-            f"{len(annotations.class_names)} classes: {classes}{', ...' if len(annotations.class_names) > 8 else ''}",
-            f"{training.iterations} iterations of {training.batch_size} images ({seen:.1f} epochs): "
-            f"{self.processes.world_size} process(es) x {self.accumulation} micro-batch(es) x "
-            f"{self.batches.micro_batch_size} image(s); learning rate {training.learning_rate:g}",
-        ]
-
     def train(self) -> Metrics | None:
-        """Runs to the last iteration and writes ``model_final.safetensors``.
+        """Runs to the last iteration, or until it stops early, and writes ``model_final.safetensors``.
 
         Returns:
             The metrics of the last evaluation of this call, if there was one.
@@ -118,52 +116,116 @@ class Trainer:
         Raises:
             Interrupted: a signal came; the state is saved.
             TrainingError: the loss is no longer finite.
-            DetectorError: a sample cannot be read, or the disk is full; the state is saved where that can be.
+            DetectorError: a sample cannot be read, a worker was lost, or the disk is full; the state is saved where
+                that can be.
         """
-        total = self.config.training.iterations
         metrics: Metrics | None = None
         with ExitStack() as stack:
             stop = stack.enter_context(StopRequest())
             log = None
             if self.processes.is_main:
-                log = stack.enter_context(RunLog(self.folder.path, self.iteration, total))
-            stack.enter_context(self._saved_on_error())
+                log = stack.enter_context(RunLog(self.folder.path, self.iteration, self.config.training.iterations))
+            writer = self._writer(stack)
+            stack.enter_context(self._saved_on_error(log, writer))
             if self.processes.from_main(self._evaluation_is_missing(log)):
-                metrics = self._evaluate(log, stop)
-            for stopping in self._iterations(log, stop):
-                done = self.iteration == total
-                if stopping and not done:
-                    self._interrupt(stop)
-                if done or _falls_on(self.iteration, self.config.training.checkpoint_every):
-                    self._save()
+                metrics = self._evaluate(log, writer, stop)
+            for _ in self._iterations(log, writer, stop):
+                if self._save_is_due():
+                    self._save(log, writer)
                 if self._evaluation_is_due():
-                    metrics = self._evaluate(log, stop)
-        self._write_weights("model_final.safetensors")
+                    metrics = self._evaluate(log, writer, stop)
+            if writer is not None:
+                writer.finish(self._state(), log.best if log else None)
+            self._write_weights("model_final.safetensors")
+            if log is not None:
+                log.draw_curves()
         return metrics
 
-    def _iterations(self, log: RunLog | None, stop: StopRequest) -> Iterator[bool]:
-        """Does one iteration after another; yields whether a process has been asked to stop."""
+    def _writer(self, stack: ExitStack) -> CheckpointWriter | None:
+        if not self.processes.is_main:
+            return None
         training = self.config.training
+        writer = CheckpointWriter(
+            self.folder.checkpoints, training.keep_checkpoints, training.keep_every, self.folder.metrics
+        )
+        writer.last = self.iteration
+        stack.callback(writer.close)
+        return writer
+
+    def _iterations(self, log: RunLog | None, writer: CheckpointWriter | None, stop: StopRequest) -> Iterator[None]:
+        """Does one iteration after another, until the last, or until no evaluation gets better."""
+        training, data = self.config.training, self.config.data
         numbers = range(self.iteration * self.accumulation, training.iterations * self.accumulation)
-        stream = iterate(self.batches, numbers, self.config.data.workers, self.device)
-        meter = _Meter(training.batch_size)
-        while self.iteration < training.iterations:
+        workers = workers_that_fit(self.config, self.batches.micro_batch_size)
+        stream = iterate(self.batches, numbers, workers, data.worker_timeout, self.device)
+        while self.iteration < training.iterations and not self._stops_early(log):
             waiting = time.monotonic()
-            parts = [next(stream) for _ in range(self.accumulation)]
+            parts: list[Batch] = []
+            with self.processes.together():
+                parts += [next(stream) for _ in range(self.accumulation)]
+                self._note_bad([item for part in parts for item in part.bad])
+                if writer is not None:
+                    writer.poll()
             waited = time.monotonic() - waiting
             if self.iteration == 0 and self.processes.is_main:
                 self._draw_first(parts)
-            losses, stopping = self.learner.update(parts, self.iteration, bool(stop))
+            self.meter.add(self._update(parts), waited)
             self.iteration += 1
-            meter.add(losses, waited)
             if log is not None:
                 log.advance()
             if self.iteration % training.log_every == 0 or self.iteration == training.iterations:
                 record = {"iteration": self.iteration, "learning_rate": learning_rate(training, self.iteration - 1)}
-                record |= meter.read(self.device)
+                record |= self.meter.read(self.device)
                 if log is not None:
                     log.training(record)
-            yield stopping
+            if self.processes.any(bool(stop)) and self.iteration < training.iterations:
+                self._interrupt(log, writer, stop)
+            yield
+
+    def _update(self, parts: list[Batch]) -> Update:
+        training, number = self.config.training, self.iteration + 1
+        # What a user's own layer draws from the global generators is the same after a resume, too.
+        seed_global_streams(self.config.seed, self.batches.positions(self.iteration * self.accumulation).start)
+        rate = learning_rate(training, self.iteration)
+        try:
+            update = self.learner.update(parts, self.iteration, rate)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            height, width = (max(part.images.pixels.shape[side] for part in parts) for side in (2, 3))
+            raise MachineError(
+                f"iteration {number}: out of memory with {len(parts[0].images)} images of up to {height} x {width} "
+                "pixels at once; lower training.micro_batch_size (accumulation keeps the recipe) or data.resize; "
+                "the last checkpoint is whole: start again with that setting to go on"
+            ) from None
+        if not update.made and not self.learner.scaler.is_enabled():
+            place = save_diverged(
+                self.folder.path, self.processes.rank, self.learner, self.config, parts, number, update
+            )
+            message = explain_divergence(number, update, rate, parts, place)
+            if training.on_nonfinite_loss == "error" or self.learner.skipped_in_row > _SKIPPED_IN_ROW:
+                raise TrainingError(message)
+            _log.warning("%s; this update is left out", message)
+        return update
+
+    def _note_bad(self, found: list[BadSample]) -> None:
+        """Keeps the list of images that were left out, and stops if they become too many."""
+        new = {item.path: item.problem for item in found if item.path not in self._bad}
+        self._bad.update(new)
+        for path, problem in new.items():
+            _log.warning("%s; left out, another image stands in", problem)
+            with suppress(OSError), open(self.folder.bad_samples, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"file": path, "problem": problem}) + "\n")
+        limit = self.config.data.max_bad_fraction
+        if new and len(self._bad) > limit * len(self.train_set):
+            raise DatasetError(
+                f"{len(self._bad)} of {len(self.train_set)} images cannot be read, more than data.max_bad_fraction "
+                f"({limit:g}) allows; they are listed in {self.folder.bad_samples}; mend them or raise the limit"
+            )
+
+    def _save_is_due(self) -> bool:
+        every = self.config.training.checkpoint_every
+        return (every > 0 and self.iteration % every == 0) or self._evaluation_is_due()
 
     def _evaluation_is_due(self) -> bool:
         every, done = self.config.training.evaluate_every, self.iteration == self.config.training.iterations
@@ -173,10 +235,22 @@ class Trainer:
         """The run was stopped between a checkpoint and the end of the evaluation that follows it."""
         return log is not None and self._evaluation_is_due() and self.iteration not in log.evaluations
 
-    def _evaluate(self, log: RunLog | None, stop: StopRequest) -> Metrics:
+    def _stops_early(self, log: RunLog | None) -> bool:
+        """Whether evaluations no longer get better; a function of the log, so that a resumed run decides alike."""
+        patience = self.config.training.early_stopping_patience
+        if not patience or not self._evaluation_is_due():
+            return False
+        stale = self.processes.from_main(None if log is None else log.evaluations_since_best)
+        if stale >= patience:
+            _log.info("stopped early at iteration %d: no better evaluation in the last %d", self.iteration, stale)
+        return bool(stale >= patience)
+
+    def _evaluate(self, log: RunLog | None, writer: CheckpointWriter | None, stop: StopRequest) -> Metrics:
         assert self.val_set is not None
+        if writer is not None:
+            writer.poll(wait=True)  # the loader's workers are forked, which the writer's thread shall not meet
         metrics = evaluate_model(
-            self.learner.model,
+            self.learner.best_model,
             self.val_set,
             self.config,
             self.device,
@@ -185,47 +259,66 @@ class Trainer:
             lambda: bool(stop),
         )
         if metrics is None:
-            self._interrupt(stop)
+            self._interrupt(log, writer, stop)
         if log is not None:
-            value = headline(metrics) or 0.0
+            value = headline(metrics, self.config.training.best_metric) or 0.0
             if value >= max(log.evaluations.values(), default=0.0):
                 self._write_weights("model_best.safetensors")
             log.evaluation(self.iteration, metrics, value)
             _log.info("evaluation at iteration %d\n%s", self.iteration, format_metrics(metrics))
         return metrics
 
-    def _interrupt(self, stop: StopRequest) -> NoReturn:
-        self._save()
-        number = stop.signal_number or 15
+    def _interrupt(self, log: RunLog | None, writer: CheckpointWriter | None, stop: StopRequest) -> NoReturn:
+        if writer is not None:
+            writer.finish(self._state(), log.best if log else None)
+        number = max(self.processes.gather(stop.signal_number))
         raise Interrupted(
             f"stopped by signal {number} after iteration {self.iteration} of {self.config.training.iterations}; "
             f"the state is saved in {self.folder.checkpoints}; start the same command again to go on",
-            128 + number,
+            stop.exit_code,
         )
 
     @contextmanager
-    def _saved_on_error(self) -> Iterator[None]:
-        """A sample that cannot be read shall not cost the iterations before it."""
+    def _saved_on_error(self, log: RunLog | None, writer: CheckpointWriter | None) -> Iterator[None]:
+        """A sample that cannot be read, or a lost worker, shall not cost the iterations before it."""
         try:
             yield
-        except (Interrupted, TrainingError, MachineError):
+        except (Interrupted, TrainingError):
             raise
         except DetectorError:
-            self._save()
+            if writer is not None and self.iteration:
+                with suppress(MachineError, TrainingError):
+                    writer.finish(self._state(), log.best if log else None)
             raise
 
-    def _save(self) -> None:
-        if self.processes.is_main and self.iteration:
-            state = TrainingState(self.iteration, self.learner.model.state_dict(), self.learner.state_dict())
-            save_checkpoint(self.folder.checkpoints, state, self.config.training.keep_checkpoints)
+    def _save(self, log: RunLog | None, writer: CheckpointWriter | None) -> None:
+        if writer is not None:
+            writer.save(self._state(), log.best if log else None)
+
+    def _state(self) -> TrainingState:
+        learner = self.learner
+        average = None if learner.average is None else learner.average.state_dict()
+        return TrainingState(
+            self.iteration,
+            learner.model.state_dict(),
+            average,
+            learner.state_dict(),
+            self.meter.state_dict(),
+            self.origin,
+        )
 
     def _write_weights(self, name: str) -> None:
         if self.processes.is_main:
             annotations = self.train_set.annotations
             info = WeightsInfo(
-                dump_config(self.config), annotations.class_names, annotations.category_ids, self.iteration
+                dump_config(self.config),
+                annotations.class_names,
+                annotations.category_ids,
+                self.iteration,
+                run=str(self.folder.path.absolute()),
+                fingerprint=self.origin["train_set"],
             )
-            save_weights(self.folder.path / name, self.learner.model.state_dict(), info)
+            save_weights(self.folder.path / name, self.learner.best_model.state_dict(), info)
 
     def _draw_first(self, parts: list[Batch]) -> None:
         """The first batch as the network gets it, for a look at boxes and augmentation."""
@@ -237,46 +330,3 @@ class Trainer:
         path = self.folder.samples / "first_batch.jpg"
         save_image(path, draw_batch(pictures, self.train_set.annotations.class_names))
         _log.info("the first batch, augmented, with its boxes: %s", path)
-
-
-class _Meter:
-    """Means over the iterations since it was last read."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self._clear()
-
-    def _clear(self) -> None:
-        self.sums = dict.fromkeys(LOSSES, 0.0)
-        self.iterations = 0
-        self.waited = 0.0
-        self.started = time.monotonic()
-
-    def add(self, losses: dict[str, float], waited: float) -> None:
-        """Takes the losses of an iteration and the seconds that it waited for data."""
-        self.iterations += 1
-        self.waited += waited
-        for name, value in losses.items():
-            self.sums[name] += value
-
-    def read(self, device: torch.device) -> dict[str, float]:
-        """Mean losses, images a second, share of the time spent waiting for data, and memory."""
-        passed = max(time.monotonic() - self.started, 1e-9)
-        means = {name: value / self.iterations for name, value in self.sums.items()}
-        if device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated(device)
-        else:
-            memory = psutil.Process().memory_info().rss
-        result = {
-            "loss": sum(means.values()),
-            **means,
-            "images_per_second": self.iterations * self.batch_size / passed,
-            "data_wait": self.waited / passed,
-            "memory_mib": memory / 2**20,
-        }
-        self._clear()
-        return result
-
-
-def _falls_on(iteration: int, every: int) -> bool:
-    return every > 0 and iteration % every == 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.durable import replace_file
 from detector.errors import DatasetError, quote
 from detector.strict_json import is_number, read_json
 from detector.structures import Annotations, DetectionTable, ImageId
@@ -32,7 +33,7 @@ def write_results(path: Path, found: DetectionTable, truth: Annotations) -> None
         }
         for image, label, box, score in rows
     ]
-    path.write_text(json.dumps(records), encoding="utf-8")
+    replace_file(path, json.dumps(records))
 
 
 def read_results(path: str | Path, truth: Annotations) -> DetectionTable:

@@ -47,8 +47,16 @@ def score(truth: Annotations, found: DetectionTable, metrics: Sequence[str]) -> 
     return result | {"images": len(truth.image_ids), "detections": len(found)}
 
 
-def headline(metrics: Metrics) -> float | None:
-    """The one number that ranks models: COCO's AP where it ran, else the VOC mean."""
+def headline(metrics: Metrics, name: str | None = None) -> float | None:
+    """The one number that ranks models.
+
+    Args:
+        metrics: the content of metrics.json.
+        name: such as "coco.AP50"; None is COCO's AP where it ran, else the VOC mean.
+    """
+    if name is not None:
+        group, number = name.split(".")
+        return metrics[group][number]  # type: ignore[no-any-return]
     if "coco" in metrics:
         return metrics["coco"]["AP"]  # type: ignore[no-any-return]
     return (metrics.get("voc") or metrics["voc07"])["mAP50"]  # type: ignore[no-any-return]

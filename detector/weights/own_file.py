@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+import safetensors.torch
 from torch import Tensor
 
+from detector.durable import replace_file
 from detector.errors import MachineError, WeightsError
 from detector.structures import ImageId
 
@@ -29,6 +27,8 @@ class WeightsInfo:
         category_ids: of the data set it was trained on, in the same order; results are written with them.
         iteration: of the training that made it.
         score_threshold: the score from which detections are worth showing; None if nobody has chosen one.
+        run: folder of the training that made it; empty if unknown.
+        fingerprint: of the annotations that it was trained on; empty if unknown.
     """
 
     config: str
@@ -36,6 +36,8 @@ class WeightsInfo:
     category_ids: tuple[ImageId, ...]
     iteration: int
     score_threshold: float | None = None
+    run: str = ""
+    fingerprint: str = ""
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], info: WeightsInfo) -> None:
@@ -56,19 +58,15 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], info: WeightsInfo) -
         "category_ids": json.dumps(info.category_ids),
         "iteration": str(info.iteration),
         "score_threshold": json.dumps(info.score_threshold),
+        "run": info.run,
+        "fingerprint": info.fingerprint,
     }
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        save_file(plain, temporary, metadata)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise MachineError(f"{path}: cannot be written: {error}") from None
+        replace_file(path, safetensors.torch.save(plain, metadata))
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be written ({error.strerror or error}); make room") from None
 
 
 def parse_info(metadata: Mapping[str, str], path: Path) -> WeightsInfo | None:
@@ -91,6 +89,14 @@ def parse_info(metadata: Mapping[str, str], path: Path) -> WeightsInfo | None:
         )
         if not sound:
             raise ValueError
-        return WeightsInfo(metadata["config"], tuple(names), tuple(ids), int(metadata["iteration"]), threshold)
+        return WeightsInfo(
+            metadata["config"],
+            tuple(names),
+            tuple(ids),
+            int(metadata["iteration"]),
+            threshold,
+            metadata.get("run", ""),
+            metadata.get("fingerprint", ""),
+        )
     except (KeyError, ValueError, TypeError, RecursionError):
         raise WeightsError(f"{path}: its metadata is damaged; fetch or write the file again") from None

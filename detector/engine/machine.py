@@ -1,0 +1,64 @@
+"""Limits of the machine that training would run into, met before it starts."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+
+from detector.config.schema import Config
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
+_log = logging.getLogger(__name__)
+
+_SHARED_MEMORY = Path("/dev/shm")
+_PREFETCHED = 2  # batches a worker prepares ahead, torch's default
+
+
+def raise_file_limit() -> None:
+    """Allows as many open files as the system lets this process have: workers hand over each tensor in one."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            _log.debug("the limit of %d open files cannot be raised", soft)
+
+
+def workers_that_fit(config: Config, micro_batch_size: int, folder: Path = _SHARED_MEMORY) -> int:
+    """``data.workers``, or fewer where shared memory cannot hold what they prepare ahead (in containers, often 64 MiB).
+
+    Args:
+        config: all settings.
+        micro_batch_size: images that a worker hands over at once.
+        folder: where shared memory lies.
+    """
+    wanted = config.data.workers
+    if not wanted or not folder.is_dir():
+        return wanted
+    resize = config.data.resize
+    longest = max(resize.max_long_side, resize.test_short_side)
+    batch = micro_batch_size * 3 * min(longest, max(resize.train_short_side)) * longest
+    free = shutil.disk_usage(folder).free
+    fitting = min(wanted, free // (batch * (_PREFETCHED + 1)))
+    if fitting < wanted:
+        _log.warning(
+            "%s has %d MiB free, %d workers may need %d; using %d (docker run --shm-size=1g gives more; "
+            "data.workers=0 needs none)",
+            folder, free // 2**20, wanted, wanted * batch * (_PREFETCHED + 1) // 2**20 + 1, fitting,
+        )  # fmt: skip
+    return int(fitting)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory, the GPU's or the machine's, is exhausted."""
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text

@@ -1,0 +1,47 @@
+"""What a training is about to do, in lines for the log."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from detector.engine.optim import schedule_steps
+from detector.engine.trainer import Trainer
+from detector.errors import quote
+
+_log = logging.getLogger(__name__)
+
+_SHOWN = 8
+
+
+def summarise(trainer: Trainer) -> list[str]:
+    """Network, data, and the recipe with how the processes share it; warns of what cannot be meant."""
+    config, annotations = trainer.config, trainer.train_set.annotations
+    training, processes = config.training, trainer.processes
+    late = [step for step in schedule_steps(training) if step >= training.iterations]
+    if late:
+        _log.warning("training.schedule.steps %s lie beyond the last iteration and never come", late)
+    objects = np.bincount(annotations.labels, minlength=len(annotations.class_names))
+    absent = [name for name, count in zip(annotations.class_names, objects, strict=True) if not count]
+    if absent:
+        _log.warning("classes without any object in data.train cannot be learned: %s", _names(absent))
+    empty = int((np.diff(annotations.rows) == 0).sum())
+    parameters = sum(value.numel() for value in trainer.learner.model.parameters() if value.requires_grad)
+    seen = training.iterations * training.batch_size / len(trainer.train_set)
+    average = f"; weights averaged, decay {training.ema_decay:g}" if training.ema_decay else ""
+    return [
+        f"ResNet-{config.model.backbone.depth} C4, {parameters / 1e6:.1f} million trained parameters, "
+        f"on {trainer.device} in {training.precision}",
+        f"{len(trainer.train_set)} images ({empty} without objects), {len(annotations.labels)} objects of "
+        f"{len(annotations.class_names)} classes: {_names(annotations.class_names)}",
+        f"{training.iterations} iterations of {training.batch_size} images ({seen:.1f} epochs): "
+        f"{processes.world_size} process(es) x {trainer.accumulation} micro-batch(es) x "
+        f"{trainer.batches.micro_batch_size} image(s); learning rate {training.learning_rate:g}, "
+        f"{training.schedule.kind}, whatever the number of processes{average}",
+    ]
+
+
+def _names(names: list[str] | tuple[str, ...]) -> str:
+    shown = ", ".join(quote(name) for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
