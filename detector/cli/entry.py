@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -49,7 +50,9 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     try:
         return command(sys.argv[1:] if argv is None else list(argv))
     except FailedElsewhere as error:
-        logging.getLogger("detector").debug("%s", error)  # its own process tells it on the console
+        # Its own process tells it on the console, and needs a moment: torchrun ends all as soon as one has left.
+        logging.getLogger("detector").debug("%s", error)
+        time.sleep(1)
         return error.exit_code
     except DetectorError as error:
         if debug:

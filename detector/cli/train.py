@@ -119,20 +119,20 @@ def _train(argv: Sequence[str]) -> int:
 def _train_in(
     folder: RunFolder, config: Config, options: argparse.Namespace, processes: Processes, note: ExitNote
 ) -> int:
-    from detector.engine.resume import agreed_state, set_aside_later
-
-    state = agreed_state(folder, options.resume, processes)
-    finished = (folder.path / "model_final.safetensors").exists() and not options.resume_anyway
-    if state is not None and finished:
-        _log.info("%s: already finished at iteration %d; nothing to do", folder.path, state.iteration)
-        print(_what_next(folder, config, None))
+    finished = options.resume == "auto" and not options.resume_anyway and folder.final.exists()
+    if processes.from_main(finished):
+        _log.info("%s: already finished; nothing to do", folder.path)
+        if processes.is_main:
+            print(_what_next(folder, config, None))
         return 0
     from detector.engine.origin import check_origin
+    from detector.engine.resume import agreed_state, set_aside_later
     from detector.engine.summary import summarise
 
+    state = agreed_state(folder, options.resume, processes)
+    trainer = _trainer(folder, config, options.overfit, processes, fresh=state is None)
+    note.trainer = trainer
     with processes.together():
-        trainer = _trainer(folder, config, options.overfit, processes, fresh=state is None)
-        note.trainer = trainer
         if state is not None:
             check_origin(state, trainer.config, trainer.origin, options.resume_anyway)
             trainer.restore(state)
@@ -156,21 +156,21 @@ def _trainer(folder: RunFolder, config: Config, overfit: int | None, processes: 
     from detector.engine.setup import build_initial_model
     from detector.engine.trainer import Trainer
 
-    train_set, val_set = _open(config, overfit)
-    check_dataset(train_set, images=0 if config.data.on_bad_sample == "skip" else 2)
-    config = with_iterations(config, len(train_set))
-    if processes.is_main and config.training.epochs:
-        folder.write_config(config)
-    device = select_device(config.device, processes.local_rank)
-    model = build_initial_model(config, len(train_set.annotations.class_names), fresh)
+    with processes.together():
+        train_set, val_set = _open(config, overfit)
+        check_dataset(train_set, images=0 if config.data.on_bad_sample == "skip" else 2)
+        config = with_iterations(config, len(train_set))
+        if processes.is_main and config.training.epochs:
+            folder.write_config(config)
+        device = select_device(config.device, processes.local_rank)
+        model = build_initial_model(config, len(train_set.annotations.class_names), fresh)
     return Trainer(config, model, train_set, val_set, folder, device, processes)
 
 
 def _find_learning_rate(folder: RunFolder, config: Config, overfit: int | None, processes: Processes) -> int:
     from detector.engine.rate_test import find_learning_rate
 
-    with processes.together():
-        trainer = _trainer(folder, config, overfit, processes, fresh=True)
+    trainer = _trainer(folder, config, overfit, processes, fresh=True)
     found = find_learning_rate(trainer)
     if processes.is_main:
         print(
@@ -215,7 +215,7 @@ def _open(config: Config, overfit: int | None) -> tuple[DetectionDataset, Detect
 def _what_next(folder: RunFolder, config: Config, metrics: Metrics | None) -> str:
     path = folder.path
     best = path / "model_best.safetensors"
-    weights = best if best.exists() else path / "model_final.safetensors"
+    weights = best if best.exists() else folder.final
     lines = [f"The run is in {path}/:"]
     if metrics is not None or (folder.evaluation / "metrics.json").exists():
         lines += [

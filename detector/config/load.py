@@ -18,6 +18,7 @@ from detector.errors import ConfigError, one_line, quote
 
 MAX_FILE_BYTES = 1_000_000
 MAX_BASE_DEPTH = 8
+_SHOWN_KEYS = 8
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -195,7 +196,8 @@ def _suggestion(path: KeyPath) -> str:
     elsewhere = [".".join(keys) for keys in known if difflib.SequenceMatcher(None, keys[-1], key).ratio() > 0.85]
     if elsewhere:
         return f"; did you mean {elsewhere[0]}?"
-    return f"; known here: {', '.join(siblings)}" if siblings else ""
+    more = f" and {len(siblings) - _SHOWN_KEYS} more" if len(siblings) > _SHOWN_KEYS else ""
+    return f"; known here: {', '.join(siblings[:_SHOWN_KEYS])}{more}" if siblings else ""
 
 
 def _known_keys(section: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

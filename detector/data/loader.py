@@ -186,7 +186,7 @@ class EvaluationBatches(Dataset[Batch | DetectorError]):
 
 
 def iterate(
-    batches: TrainingBatches | EvaluationBatches, numbers: range, workers: int, timeout: int, device: torch.device
+    batches: TrainingBatches | EvaluationBatches, numbers: range, workers: int, device: torch.device, timeout: int
 ) -> Iterator[Batch]:
     """Prepares batches ``numbers`` in order, ahead of their use.
 
@@ -194,8 +194,8 @@ def iterate(
         batches: training or evaluation batches.
         numbers: which of them.
         workers: processes; 0 prepares them in this one.
-        timeout: seconds after which a worker that gives nothing counts as hung.
         device: where they will be used; for a GPU their memory is pinned.
+        timeout: seconds after which a worker that gives nothing counts as hung.
 
     Raises:
         DetectorError: as the data set raises it.

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
@@ -69,6 +69,12 @@ class Processes:
             values = values / self.world_size
         return values
 
+    def take_buffers_of_main(self, model: nn.Module) -> None:
+        """Gives all processes the main one's running statistics, which each has from its own images."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in some process. The message goes from CPU to CPU: no GPU waits for it."""
         if self.world_size == 1:
@@ -84,15 +90,15 @@ class Processes:
             problem: of this process.
 
         Raises:
-            DetectorError: this process's own problem.
-            FailedElsewhere: that of another one.
+            DetectorError: this process's own problem, if it is the first that has one.
+            FailedElsewhere: in all others.
         """
         if not self.any(problem is not None):
             return
         told = self.gather(None if problem is None else (str(problem), problem.exit_code))
-        if problem is not None:
-            raise problem
         rank, (message, code) = next((rank, item) for rank, item in enumerate(told) if item)
+        if problem is not None and rank == self.rank:
+            raise problem
         raise FailedElsewhere(f"process {rank}: {message}", code)
 
     @contextmanager
@@ -201,8 +207,8 @@ def _connect(rank: int, world_size: int, timeout: timedelta) -> Store:
 
 
 def _is_about_others(error: BaseException) -> bool:
-    text = str(error)
-    signs = ("Connection", "connection", "gloo", "NCCL", "Timed out", "timed out", "ProcessGroup", "Socket")
+    text = str(error).lower()
+    signs = ("connection", "gloo", "nccl", "timed out", "timeout", "processgroup", "socket")
     return isinstance(error, dist.DistError) or any(sign in text for sign in signs)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -22,15 +22,17 @@ from detector.engine.learner import LOSSES, Learner, Update
 from detector.errors import WeightsError, one_line, quote
 from detector.models.build import build_model
 from detector.models.faster_rcnn import FasterRCNN
-from detector.structures import ImageBatch, Size, Target
+from detector.structures import ImageBatch, ImageId, Size, Target
 
 _FORMAT = "detector-diverged-1"
 
 
-def explain_divergence(number: int, update: Update, rate: float, parts: list[Batch], place: Path | None) -> str:
+def explain_divergence(
+    number: int, update: Update, rate: float, image_ids: Sequence[ImageId], place: Path | None
+) -> str:
     """One line: iteration, losses, gradient norm, learning rate, images, and what to do."""
     losses = ", ".join(f"{name} {value:.4g}" for name, value in update.losses.items())
-    ids = [quote(info.image_id) for part in parts for info in part.infos]
+    ids = [quote(image_id) for image_id in image_ids]
     images = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
     kept = f"look into it: train.py --replay {one_line(place, 120)}; " if place else ""
     return (

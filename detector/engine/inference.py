@@ -101,7 +101,7 @@ def detect_dataset(
     mine = range(processes.rank, len(dataset), processes.world_size)
     batches = EvaluationBatches(dataset, mine, config)
     stream = iterate(
-        batches, range(len(batches)), min(config.data.workers, len(batches)), config.data.worker_timeout, device
+        batches, range(len(batches)), min(config.data.workers, len(batches)), device, config.data.worker_timeout
     )
     found: dict[int, Detections] = {}
     problem: DetectorError | None = None

@@ -30,12 +30,14 @@ class Update:
     Attributes:
         losses: means over the whole batch.
         gradient_norm: of all trained parameters together, before clipping.
-        made: False if a loss or the gradient was not finite; the weights are untouched then.
+        made: False if the weights are untouched: it diverged, or fp16's gradient overflowed.
+        diverged: a loss was not finite, or the gradient without the excuse of fp16.
     """
 
     losses: dict[str, float]
     gradient_norm: float
     made: bool
+    diverged: bool = False
 
 
 class Learner:
@@ -63,7 +65,7 @@ class Learner:
         if processes.world_size > 1:
             ids = [device.index] if device.type == "cuda" else None
             # What is frozen needs no gradient, and DDP leaves it out by itself.
-            self._parallel = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+            self._parallel = DistributedDataParallel(self.model, device_ids=ids)
 
     @property
     def best_model(self) -> FasterRCNN:
@@ -90,7 +92,8 @@ class Learner:
         if finite:
             self._step(norm, iteration)
         self.optimizer.zero_grad(set_to_none=True)
-        return Update(dict(zip(LOSSES, values, strict=True)), gradient_norm, finite and math.isfinite(gradient_norm))
+        made = finite and math.isfinite(gradient_norm)
+        return Update(dict(zip(LOSSES, values, strict=True)), gradient_norm, made, diverged=not finite)
 
     def _step(self, norm: Tensor, iteration: int) -> None:
         if self.config.gradient_clip is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -24,7 +25,7 @@ class Meter:
 
     def _clear(self) -> None:
         self.sums = dict.fromkeys((*LOSSES, "gradient_norm"), 0.0)
-        self.iterations = 0
+        self.counts = dict.fromkeys(self.sums, 0)
         self.skipped = 0
         self.timed = 0
         self.waited = 0.0
@@ -34,23 +35,22 @@ class Meter:
         """Takes an update and the seconds that it waited for data; one that was not made counts as skipped."""
         self.timed += 1
         self.waited += waited
-        if not update.made:
-            self.skipped += 1
-            return
-        self.iterations += 1
+        self.skipped += not update.made
         for name, value in {**update.losses, "gradient_norm": update.gradient_norm}.items():
-            self.sums[name] += value
+            if math.isfinite(value):
+                self.sums[name] += value
+                self.counts[name] += 1
 
     def read(self, device: torch.device) -> dict[str, float]:
-        """Mean losses and gradient norm (if there was an update), updates skipped, speed, waiting for data, memory."""
+        """Means of what was finite, updates skipped, images a second, share of the time spent waiting, and memory."""
         passed = max(time.monotonic() - self.started, 1e-9)
-        means = {name: value / self.iterations for name, value in self.sums.items() if self.iterations}
+        means = {name: value / self.counts[name] for name, value in self.sums.items() if self.counts[name]}
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device)
         else:
             memory = psutil.Process().memory_info().rss
         result = {
-            **({"loss": sum(means[name] for name in LOSSES)} if means else {}),
+            **({"loss": sum(means[name] for name in LOSSES)} if set(LOSSES) <= set(means) else {}),
             **means,
             "skipped": self.skipped,
             "images_per_second": self.timed * self.batch_size / passed,
@@ -62,9 +62,10 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs for its next log line to be the one of a run that never stopped."""
-        return {"sums": dict(self.sums), "iterations": self.iterations, "skipped": self.skipped}
+        return {"sums": dict(self.sums), "counts": dict(self.counts), "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what ``state_dict`` gave."""
         self.sums.update(state["sums"])
-        self.iterations, self.skipped = state["iterations"], state["skipped"]
+        self.counts.update(state["counts"])
+        self.skipped = state["skipped"]

@@ -65,7 +65,7 @@ def find_learning_rate(trainer: Trainer) -> float:
 def _rising(trainer: Trainer) -> Iterator[tuple[float, list[Batch]]]:
     data = trainer.config.data
     numbers = range(ITERATIONS * trainer.accumulation)
-    stream = iterate(trainer.batches, numbers, data.workers, data.worker_timeout, trainer.device)
+    stream = iterate(trainer.batches, numbers, data.workers, trainer.device, data.worker_timeout)
     for number in tqdm(range(ITERATIONS), "rising learning rate", disable=None if trainer.processes.is_main else True):
         rate = _LOWEST * (_HIGHEST / _LOWEST) ** (number / (ITERATIONS - 1))
         with trainer.processes.together():

@@ -17,6 +17,7 @@ from detector.engine.checkpoint import (
 )
 from detector.engine.distributed import Processes
 from detector.engine.run_folder import RunFolder
+from detector.errors import WeightsError
 
 _log = logging.getLogger(__name__)
 
@@ -30,13 +31,13 @@ def agreed_state(folder: RunFolder, resume: str, processes: Processes) -> Traini
         processes: of the run; one without the checkpoint on its disk gets its contents.
 
     Raises:
-        WeightsError: a named checkpoint cannot be read.
+        WeightsError: a named checkpoint cannot be read, or there are checkpoints but none is whole.
     """
     state, place = None, None
     with processes.together():
         if processes.is_main and resume != "never":
             sweep(folder.checkpoints)
-            found = load_newest(folder.checkpoints) if resume == "auto" else _named(Path(resume))
+            found = _newest(folder.checkpoints) if resume == "auto" else _named(Path(resume))
             if found is not None:
                 path, state = found
                 place = (str(path.absolute()), checksum(path / MANIFEST))
@@ -47,6 +48,16 @@ def agreed_state(folder: RunFolder, resume: str, processes: Processes) -> Traini
     if all(processes.gather(has_it)):
         return state or load_checkpoint(Path(place[0]))
     return processes.from_main(state)  # type: ignore[no-any-return]
+
+
+def _newest(folder: Path) -> tuple[Path, TrainingState] | None:
+    found = load_newest(folder)
+    if found is None and list_checkpoints(folder):
+        raise WeightsError(
+            f"{folder}: not one of its {len(list_checkpoints(folder))} checkpoints is whole (see the warnings); "
+            "put back a copy of one, or start again with a new --output"
+        )
+    return found
 
 
 def _named(path: Path) -> tuple[Path, TrainingState]:

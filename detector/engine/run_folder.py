@@ -51,6 +51,7 @@ class RunFolder:
         self.samples = path / "samples"
         self.evaluation = path / "evaluation"
         self.metrics = path / "metrics.jsonl"
+        self.final = path / "model_final.safetensors"
         self.bad_samples = path / "bad_samples.jsonl"
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -43,11 +43,6 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal_number != 0
 
-    @property
-    def exit_code(self) -> int:
-        """130 after Ctrl-C, else 143."""
-        return 130 if self.signal_number == signal.SIGINT else 143
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if not self.signal_number:
@@ -55,4 +50,9 @@ class StopRequest:
             print(f"\n{name}: finishing the iteration, then saving; once more leaves at once", file=sys.stderr)
         elif time.monotonic() - self._since >= _ECHO_S:
             print(f"\nerror: a second signal ({name}): left at once, without saving", file=sys.stderr, flush=True)
-            os._exit(self.exit_code)
+            os._exit(exit_code_of(number))
+
+
+def exit_code_of(number: int) -> int:
+    """130 after Ctrl-C, 143 after any other signal."""
+    return 130 if number == signal.SIGINT else 143

@@ -31,8 +31,16 @@ from detector.engine.optim import learning_rate
 from detector.engine.origin import origin_of
 from detector.engine.run_folder import RunFolder
 from detector.engine.run_log import RunLog
-from detector.engine.signals import StopRequest
-from detector.errors import DatasetError, DetectorError, Interrupted, MachineError, TrainingError, WeightsError
+from detector.engine.signals import StopRequest, exit_code_of
+from detector.errors import (
+    DatasetError,
+    DetectorError,
+    FailedElsewhere,
+    Interrupted,
+    MachineError,
+    TrainingError,
+    WeightsError,
+)
 from detector.evaluation.score import Metrics, format_metrics, headline
 from detector.models.faster_rcnn import FasterRCNN
 from detector.visualization.draw import draw_batch, save_image
@@ -157,7 +165,7 @@ class Trainer:
         training, data = self.config.training, self.config.data
         numbers = range(self.iteration * self.accumulation, training.iterations * self.accumulation)
         workers = workers_that_fit(self.config, self.batches.micro_batch_size)
-        stream = iterate(self.batches, numbers, workers, data.worker_timeout, self.device)
+        stream = iterate(self.batches, numbers, workers, self.device, data.worker_timeout)
         while self.iteration < training.iterations and not self._stops_early(log):
             waiting = time.monotonic()
             parts: list[Batch] = []
@@ -198,13 +206,14 @@ class Trainer:
                 "pixels at once; lower training.micro_batch_size (accumulation keeps the recipe) or data.resize; "
                 "the last checkpoint is whole: start again with that setting to go on"
             ) from None
-        if not update.made and not self.learner.scaler.is_enabled():
+        if update.diverged:
             place = save_diverged(
                 self.folder.path, self.processes.rank, self.learner, self.config, parts, number, update
             )
-            message = explain_divergence(number, update, rate, parts, place)
+            images = self.processes.gather([info.image_id for part in parts for info in part.infos])
+            message = explain_divergence(number, update, rate, [name for share in images for name in share], place)
             if training.on_nonfinite_loss == "error" or self.learner.skipped_in_row > _SKIPPED_IN_ROW:
-                raise TrainingError(message)
+                self.processes.agree(TrainingError(message))
             _log.warning("%s; this update is left out", message)
         return update
 
@@ -249,6 +258,7 @@ class Trainer:
         assert self.val_set is not None
         if writer is not None:
             writer.poll(wait=True)  # the loader's workers are forked, which the writer's thread shall not meet
+        self.processes.take_buffers_of_main(self.learner.best_model)
         metrics = evaluate_model(
             self.learner.best_model,
             self.val_set,
@@ -272,11 +282,12 @@ class Trainer:
         if writer is not None:
             writer.finish(self._state(), log.best if log else None)
         number = max(self.processes.gather(stop.signal_number))
-        raise Interrupted(
+        message = (
             f"stopped by signal {number} after iteration {self.iteration} of {self.config.training.iterations}; "
-            f"the state is saved in {self.folder.checkpoints}; start the same command again to go on",
-            stop.exit_code,
+            f"the state is saved in {self.folder.checkpoints}; start the same command again to go on"
         )
+        kind = Interrupted if self.processes.is_main else FailedElsewhere  # one of them tells
+        raise kind(message, exit_code_of(number))
 
     @contextmanager
     def _saved_on_error(self, log: RunLog | None, writer: CheckpointWriter | None) -> Iterator[None]:

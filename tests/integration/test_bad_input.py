@@ -147,7 +147,7 @@ def test_a_run_that_could_not_begin_leaves_no_weights(tmp_path: Path, refused: R
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], ["the following arguments are required: CONFIG", "--help"]),
+        ([], ["give a CONFIG", "--help"]),
         (["{world}/tiny.yml"], ["tiny.yml: no such file; did you mean {world}/tiny.yaml?"]),
         (["{world}"], ["{world}: this is a folder; name a YAML file"]),
         (["{world}/tiny.yaml", "seed"], ["override 'seed': write it as key.path=value"]),
@@ -161,7 +161,7 @@ def test_a_run_that_could_not_begin_leaves_no_weights(tmp_path: Path, refused: R
         (["{world}/tiny.yaml", "--overfit", "0"], ["--overfit needs a number of images of at least 1"]),
         (["{world}/tiny.yaml", "--overfit", "500"], ["500 images with objects are wanted, the data set has"]),
         (["{world}/tiny.yaml", "--resume", "{here}/nowhere"], ["{here}/nowhere: no such checkpoint"]),
-        (["{world}/tiny.yaml", "--resume", "{world}"], ["{world}: is damaged or incomplete"]),
+        (["{world}/tiny.yaml", "--resume", "{world}"], ["{world}: is incomplete (manifest.json is missing)"]),
         (["{world}/tiny.yaml", "--weights", "{here}/no.pth"], ["{here}/no.pth: no such weights file"]),
         (["{world}/tiny.yaml", "--weights", "{here}/a #2.pth"], ["{here}/a #2.pth: no such weights file"]),
         (["{world}/tiny.yaml", "--weights", "5"], ["5: no such weights file"]),

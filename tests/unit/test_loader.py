@@ -32,15 +32,20 @@ AUGMENTED = "data.augmentations=[{name: RandomBrightnessContrast}, {name: Affine
 
 
 def training(
-    dataset: DetectionDataset = SHAPES, batch_size: int = 4, rank: int = 0, world_size: int = 1, micro: int = 4
+    dataset: DetectionDataset = SHAPES,
+    batch_size: int = 4,
+    rank: int = 0,
+    world_size: int = 1,
+    micro: int = 4,
+    skip_bad: bool = False,
 ) -> TrainingBatches:
     config = tiny_config(AUGMENTED)
     order = TrainingOrder(wide_images(dataset), batch_size, config.seed)
-    return TrainingBatches(dataset, order, TrainTransform(config.data, config.seed), rank, world_size, micro)
+    return TrainingBatches(dataset, order, TrainTransform(config.data, config.seed), rank, world_size, micro, skip_bad)
 
 
 def loaded(batches: TrainingBatches | EvaluationBatches, count: int, workers: int = 0, first: int = 0) -> list[Batch]:
-    return list(iterate(batches, range(first, first + count), workers, CPU))
+    return list(iterate(batches, range(first, first + count), workers, CPU, 60))
 
 
 def assert_equal(one: list[Batch], other: list[Batch]) -> None:
@@ -49,6 +54,7 @@ def assert_equal(one: list[Batch], other: list[Batch]) -> None:
         torch.testing.assert_close(left.images.pixels, right.images.pixels, rtol=0, atol=0)
         assert left.images.sizes == right.images.sizes
         assert (left.indices, left.infos, left.original_sizes) == (right.indices, right.infos, right.original_sizes)
+        assert left.bad == right.bad
         assert [target.seed for target in left.targets] == [target.seed for target in right.targets]
         for ours, theirs in zip(left.targets, right.targets, strict=True):
             torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=0, atol=0)
@@ -73,16 +79,24 @@ def test_a_later_start_goes_on_with_the_same_batches() -> None:
     assert_equal(loaded(training(), 3, first=3), loaded(training(), 6)[3:])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_loading_does_not_draw_from_torchs_global_stream(workers: int) -> None:
+def test_loading_by_workers_leaves_torchs_global_stream_alone() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    loaded(training(), 2, workers)
+    loaded(training(), 2, workers=1)
     torch.testing.assert_close(torch.get_rng_state(), before)
 
 
+def test_a_data_set_that_draws_from_global_streams_finds_them_set_by_position() -> None:
+    drawn = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        loaded(training(), 2)
+        drawn.append(torch.rand(1))
+    torch.testing.assert_close(drawn[0], drawn[1])
+
+
 def test_the_first_batch_can_be_taken_without_the_others() -> None:
-    iterator = iterate(training(), range(1000), 1, CPU)
+    iterator = iterate(training(), range(1000), 1, CPU, 60)
     assert len(next(iterator).images) == 4
 
 
@@ -191,7 +205,7 @@ def test_a_bad_image_has_the_same_message_from_a_worker(spoilt: DetectionDataset
 
 
 def test_batches_before_a_bad_image_are_given_out(spoilt: DetectionDataset) -> None:
-    iterator = iterate(EvaluationBatches(spoilt, range(10), tiny_config()), range(10), 1, CPU)
+    iterator = iterate(EvaluationBatches(spoilt, range(10), tiny_config()), range(10), 1, CPU, 60)
     assert [next(iterator).indices for _ in range(3)] == [(0,), (1,), (2,)]
     with pytest.raises(ImageError):
         next(iterator)
@@ -204,6 +218,115 @@ def test_a_wrong_size_arrives_as_an_error_of_the_data_set(tmp_path: Path, worker
     dataset = open_coco(tmp_path / "images", tmp_path / "annotations.json", None, False, 10_000)
     with pytest.raises(DatasetError, match="000000.png: the image is 50 x 50, but its annotation says 80 x 64"):
         loaded(EvaluationBatches(dataset, [0], tiny_config()), 1, workers)
+
+
+# Left out instead
+
+
+BAD = 3
+
+
+def replacement(batches: TrainingBatches, position: int) -> int:
+    """The image that stands at a position if the bad one is left out."""
+    while batches.order.index(position) == BAD:
+        position += 1
+    return batches.order.index(position)
+
+
+def test_a_bad_image_is_replaced_by_that_of_the_next_position(spoilt: DetectionDataset) -> None:
+    batches = training(spoilt, skip_bad=True)
+    found = [index for batch in loaded(batches, 10) for index in batch.indices]
+    assert found == [replacement(batches, position) for position in range(40)]
+    assert [batches.order.index(position) for position in range(40)].count(BAD) == 4
+
+
+def test_of_two_bad_ones_in_a_row_both_are_left_out(spoilt: DetectionDataset) -> None:
+    batches = training(spoilt, skip_bad=True)
+    following = [batches.order.index(position) for position in range(10)]
+    second = following[following.index(BAD) + 1]
+    Path(spoilt.info(second).path).write_bytes(b"")
+    for batch in loaded(batches, 3):
+        assert not {BAD, second} & set(batch.indices)
+
+
+def test_the_other_images_of_a_batch_stay_as_they_are(tmp_path: Path, spoilt: DetectionDataset) -> None:
+    write_coco(SHAPES, tmp_path / "whole")
+    whole = open_coco(tmp_path / "whole/images", tmp_path / "whole/annotations.json", None, False, 10_000)
+    pairs = zip(
+        images_of(loaded(training(spoilt, skip_bad=True), 10)), images_of(loaded(training(whole), 10)), strict=True
+    )
+    for ours, theirs in pairs:
+        if theirs[0] != BAD:
+            torch.testing.assert_close(ours[1], theirs[1], rtol=0, atol=0)
+        assert ours[3] == theirs[3]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing_in_what_is_left_out(spoilt: DetectionDataset, workers: int) -> None:
+    batches = training(spoilt, skip_bad=True)
+    assert_equal(loaded(batches, 10, workers), loaded(batches, 10))
+
+
+def test_the_shares_of_two_ranks_are_the_whole_batch_with_a_bad_image(spoilt: DetectionDataset) -> None:
+    whole = [batch.indices for batch in loaded(training(spoilt, skip_bad=True), 10)]
+    ranks = [loaded(training(spoilt, rank=rank, world_size=2, micro=2, skip_bad=True), 10) for rank in range(2)]
+    assert [one.indices + other.indices for one, other in zip(*ranks, strict=True)] == whole
+
+
+def test_a_later_start_leaves_out_the_same(spoilt: DetectionDataset) -> None:
+    batches = training(spoilt, skip_bad=True)
+    assert_equal(loaded(batches, 5, first=5), loaded(batches, 10)[5:])
+
+
+def test_the_batch_names_what_was_left_out(spoilt: DetectionDataset) -> None:
+    batches = training(spoilt, skip_bad=True)
+    for number, batch in enumerate(loaded(batches, 10)):
+        positions = batches.positions(number)
+        assert [item.path for item in batch.bad] == [
+            spoilt.info(BAD).path for position in positions if batches.order.index(position) == BAD
+        ]
+        for item in batch.bad:
+            assert item.problem.startswith(f"{item.path}: the image is truncated")
+
+
+def test_an_image_of_a_wrong_size_is_left_out_too(spoilt: DetectionDataset) -> None:
+    Image.new("RGB", (50, 50)).save(spoilt.info(BAD).path)
+    problems = [item.problem for batch in loaded(training(spoilt, skip_bad=True), 10) for item in batch.bad]
+    assert "the image is 50 x 50, but its annotation says 80 x 64" in problems[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_without_any_good_image_ends_with_one_line(spoilt: DetectionDataset, workers: int) -> None:
+    for index in range(10):
+        Path(spoilt.info(index).path).write_bytes(b"")
+    with pytest.raises(DatasetError, match="100 images in a row cannot be read; the last: .*: the file is empty"):
+        loaded(training(spoilt, skip_bad=True), 1, workers)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_leaves_a_bad_image_without_a_substitute(spoilt: DetectionDataset, workers: int) -> None:
+    config = tiny_config("evaluation.batch_size=2", "data.on_bad_sample=skip")
+    batches = loaded(EvaluationBatches(spoilt, range(6), config), 3, workers)
+    assert [batch.indices for batch in batches] == [(0, 1), (2,), (4, 5)]
+    assert [len(batch.images) for batch in batches] == [2, 1, 2]
+    assert [[item.path for item in batch.bad] for batch in batches] == [[], [spoilt.info(BAD).path], []]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_chunk_of_bad_images_alone_is_empty(spoilt: DetectionDataset, workers: int) -> None:
+    config = tiny_config("data.on_bad_sample=skip")
+    (batch,) = loaded(EvaluationBatches(spoilt, [BAD], config), 1, workers)
+    assert (len(batch.images), batch.indices, len(batch.bad)) == (0, (), 1)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, ValueError, OSError])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_of_a_data_set_is_not_left_out(error: type[Exception], workers: int) -> None:
+    with pytest.raises(error, match="mine"):
+        loaded(training(Failing(error), skip_bad=True), 5, workers)
+
+
+# Lost workers
 
 
 class Failing:
@@ -226,7 +349,7 @@ class Failing:
 
 
 def test_a_worker_that_dies_is_a_lost_worker() -> None:
-    with pytest.raises(WorkerError, match="a loader worker was lost at batch ") as caught:
+    with pytest.raises(WorkerError, match="a loader worker was lost while preparing ") as caught:
         loaded(EvaluationBatches(Failing(None), range(10), tiny_config()), 10, workers=1)
     assert caught.value.exit_code == 5
     assert str(caught.value).isprintable()
@@ -265,7 +388,7 @@ def test_no_worker_outlives_an_error(spoilt: DetectionDataset) -> None:
 
 def test_no_worker_outlives_its_batches() -> None:
     before = set(children())
-    iterator = iterate(training(), range(50), 2, CPU)
+    iterator = iterate(training(), range(50), 2, CPU, 60)
     next(iterator)
     started = set(children()) - before
     del iterator

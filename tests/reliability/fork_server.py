@@ -1,0 +1,91 @@
+"""Starts trainings at once, each in a process group of its own, and stops them at a given moment.
+
+Python and torch take seconds to start. This program does that once and forks for each training. It reads requests from
+stdin and answers on stdout, one line of JSON each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import albumentations
+import cv2
+import matplotlib.figure
+import matplotlib.projections
+import torch
+from torch.utils import tensorboard
+
+from detector.cli import train
+from detector.data import transforms
+from detector.engine import evaluation, optim, rate_test, resume, setup, summary, trainer
+from detector.models import resnet
+from detector.visualization import plots
+from tests.reliability.runs import NARROW
+
+# What a training imports when it needs it is here before the forks.
+_IMPORTED_LATE = (
+    albumentations, matplotlib.figure, matplotlib.projections, tensorboard, transforms, evaluation, optim, rate_test,
+    resume, setup, summary, trainer, plots,
+)  # fmt: skip
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    assert hasattr(resnet, "_WIDTHS")
+    resnet._WIDTHS = NARROW
+    for line in sys.stdin:
+        print(json.dumps(_attempt(**json.loads(line))), flush=True)
+
+
+def _attempt(arguments: list[str], console: str, moment: float | None, number: int) -> dict[str, float]:
+    """One training; ``moment`` is when to send the signal ``number`` to its group, in seconds after the start."""
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "threads would not live in the child"
+    started = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _train(arguments, console)
+    _set_group(child)
+    code = _wait(child, None if moment is None else started + moment)
+    if code is None:
+        os.killpg(child, number)
+        code = _wait(child, None)
+        assert code is not None
+    return {"code": code, "seconds": time.monotonic() - started}
+
+
+def _train(arguments: list[str], console: str) -> None:
+    try:
+        _set_group(0)
+        descriptor = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        sys.exit(train.main(arguments))
+    except KeyboardInterrupt:  # before or after the command, which handles it itself
+        os._exit(128 + signal.SIGINT)
+
+
+def _set_group(process: int) -> None:
+    """Called in both processes, since either may be the first."""
+    if process == 0 or os.getpgid(process) != process:
+        os.setpgid(process, 0)
+
+
+def _wait(child: int, deadline: float | None) -> int | None:
+    """The exit code, or minus the signal that ended it; None if it still runs at the deadline."""
+    while True:
+        ended, status = os.waitpid(child, 0 if deadline is None else os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if deadline is not None and time.monotonic() >= deadline:
+            return None
+        time.sleep(0.0005)
+
+
+if __name__ == "__main__":
+    main()
