@@ -6,6 +6,7 @@ Every operation that changes a run's folder for good goes through this module, s
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ class DurableFile:
         self.size = 0
         self.error: OSError | None = None
         self._digest = hashlib.sha256()
+        self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
     def write(self, data: Any) -> int:
@@ -43,8 +45,8 @@ class DurableFile:
             while done < len(view):
                 done += os.write(self._descriptor, view[done : done + _BLOCK])
         except OSError as error:
-            self.error = error
-            raise
+            self.error = OSError(error.errno, error.strerror, str(self._path))  # the system names no file here
+            raise self.error from None
         self.size += done
         return done
 
@@ -110,6 +112,17 @@ def replace_by(path: Path, write: Callable[[DurableFile], object]) -> None:
 def make_folder(path: Path) -> None:
     """A new folder."""
     os.mkdir(path)
+
+
+def make_folders(path: Path) -> None:
+    """A folder and those above it, as far as they are missing; their names are on the disk."""
+    if not path.is_dir():
+        make_folders(path.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+        if not path.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        sync_folder(path.parent)
 
 
 def rename(old: Path, new: Path) -> None:

@@ -51,6 +51,12 @@ class WorkerError(DetectorError):
     exit_code = 5
 
 
+class VerificationError(DetectorError):
+    """Two ways to the same number disagree: a bug of ours, told in one line."""
+
+    exit_code = 1
+
+
 class Interrupted(DetectorError):  # noqa: N818, nothing is wrong
     """A signal ended the run after its state was saved."""
 

@@ -45,6 +45,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--metric", choices=("coco", "voc07", "voc"), action="append",
         help="may be repeated; voc07 is the 11-point AP, voc the area under the curve",
     )  # fmt: skip
+    parser.add_argument(
+        "--verify", action="store_true", help="compute COCO's metrics by pycocotools, too, and fail if a bit differs"
+    )
     return parser.parse_intermixed_args(argv)
 
 
@@ -59,6 +62,7 @@ def _evaluate(argv: Sequence[str]) -> int:
 
 
 def _score_files(options: argparse.Namespace) -> int:
+    from detector.config.schema import EvaluationConfig
     from detector.data.coco import read_coco_annotations
     from detector.engine.evaluation import score_and_explain, write_evaluation
     from detector.evaluation.results_file import read_results
@@ -66,11 +70,11 @@ def _score_files(options: argparse.Namespace) -> int:
 
     truth = read_coco_annotations(options.ground_truth)
     found = read_results(options.detections, truth)
-    metrics = tuple(dict.fromkeys(options.metric or ["coco"]))
+    config = EvaluationConfig(metrics=tuple(dict.fromkeys(options.metric or ["coco"])))
     if options.output:
-        scores = write_evaluation(truth, found, metrics, Path(options.output))
+        scores = write_evaluation(truth, found, config, Path(options.output), options.verify)
     else:
-        scores = score_and_explain(truth, found, metrics)
+        scores = score_and_explain(truth, found, config, options.verify)
     print(format_metrics(scores))
     return 0
 
@@ -95,7 +99,7 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
             _log.info("weights of iteration %d of %s", loaded.info.iteration, one_line(loaded.info.run))
         output = Path(options.output) if options.output else Path(options.weights).parent / "evaluation"
         model = loaded.model.to(device)
-        metrics = evaluate_model(model, dataset, loaded.config, device, processes, output)
+        metrics = evaluate_model(model, dataset, loaded.config, device, processes, output, verify=options.verify)
         if processes.is_main and metrics is not None:
             print(format_metrics(metrics))
             _log.info("written: %s", output)

@@ -139,6 +139,7 @@ def _train_in(
             _log.info("going on after iteration %d", state.iteration)
             if processes.is_main:
                 set_aside_later(folder.checkpoints, state.iteration)
+                folder.final.unlink(missing_ok=True)  # until it is written again, the run is not finished
     for line in summarise(trainer):
         _log.info("%s", line)
     started = time.monotonic()

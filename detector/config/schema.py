@@ -268,7 +268,9 @@ class EvaluationConfig(Section):
     """How detections are made and scored on data.val."""
 
     metrics: Annotated[tuple[Literal["coco", "voc07", "voc"], ...], Field(min_length=1)] = ("coco",)
-    backend: Literal["pycocotools"] = "pycocotools"
+    backend: Literal["fast", "pycocotools"] = Field(
+        "fast", description="who computes COCO's metrics; the numbers are equal to the last bit"
+    )
     proposals: Count = Field(1000, description="proposals an image that reach the head (the paper: 300)")
     batch_size: Count = Field(1, description="images computed at once by a process")
     short_sides: tuple[Pixels, ...] = Field((), description="several sizes of each image; () is resize.test_short_side")

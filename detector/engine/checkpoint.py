@@ -23,8 +23,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from detector.durable import checksum, make_folder, new_file, remove_folder, rename, sync_folder
-from detector.errors import MachineError, TrainingError, WeightsError
+from detector.durable import checksum, make_folder, make_folders, new_file, remove_folder, rename, sync_folder
+from detector.errors import MachineError, TrainingError, WeightsError, one_line
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def save_checkpoint(folder: Path, state: TrainingState) -> Path:
     final = folder / f"step-{state.iteration:09d}"
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         sweep(folder)
         make_folder(temporary)
         _write(temporary, state)
@@ -152,7 +152,10 @@ def prune(folder: Path, keep: int, keep_every: int, best: int | None) -> None:
     for old in list_checkpoints(folder)[:-keep]:
         iteration = iteration_of(old)
         if iteration != best and not (keep_every and iteration % keep_every == 0):
-            discard(old)
+            try:
+                discard(old)
+            except OSError as error:
+                _log.warning("%s: cannot be removed (%s) and stays", old, error.strerror)
     sweep(folder)
 
 
@@ -216,6 +219,6 @@ def verify(path: Path) -> None:
             if checksum(path / name) != digest:
                 raise WeightsError(f"{path}: {name} is damaged (its checksum differs)")
     except FileNotFoundError as error:
-        raise WeightsError(f"{path}: is incomplete ({Path(error.filename).name} is missing)") from None
+        raise WeightsError(f"{path}: is incomplete ({one_line(Path(error.filename).name)} is missing)") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise WeightsError(f"{path}: is damaged ({MANIFEST} cannot be read)") from None

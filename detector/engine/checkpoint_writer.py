@@ -36,6 +36,7 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._failures = 0
+        self._last_try = False
 
     def save(self, state: TrainingState, best: int | None) -> None:
         """Copies the state and returns; it reaches the disk meanwhile. A state that is saved is not saved again.
@@ -77,6 +78,8 @@ class CheckpointWriter:
         except MachineError as error:
             self.last = -1
             self._failures += 1
+            if self._last_try:
+                raise MachineError(f"{error}; make room, then start again") from None
             if self._failures == _TRIES:
                 raise MachineError(f"{error}; {_TRIES} tries failed; make room, then start again") from None
             _log.warning("%s; training goes on and tries again; make room", error)
@@ -88,8 +91,8 @@ class CheckpointWriter:
             MachineError: it cannot be written.
             TrainingError: its weights are not finite.
         """
-        self._failures = _TRIES - 1  # this is the last try
         self.save(state, best)
+        self._last_try = True
         self.poll(wait=True)
 
     def close(self) -> None:
@@ -98,8 +101,11 @@ class CheckpointWriter:
 
     def _write(self, state: TrainingState, best: int | None, paused: float) -> None:
         started = time.monotonic()
-        with suppress(FileNotFoundError):
-            sync_file(self.log)
+        try:
+            with suppress(FileNotFoundError):
+                sync_file(self.log)
+        except OSError as error:
+            raise MachineError(f"{self.log}: cannot be flushed to the disk ({error.strerror})") from None
         path = save_checkpoint(self.folder, state)
         prune(self.folder, self.keep, self.keep_every, best)
         _log.debug("%s: written in %.2f s; training paused %.2f s", path, time.monotonic() - started, paused)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detector.config.schema import Config
+from detector.config.schema import Config, EvaluationConfig
 from detector.data.dataset import DetectionDataset
 from detector.durable import replace_file
 from detector.engine.distributed import Processes
@@ -36,6 +36,7 @@ def evaluate_model(
     processes: Processes,
     output: Path,
     should_stop: Callable[[], bool] = lambda: False,
+    verify: bool = False,
 ) -> Metrics | None:
     """Detects on all images and scores the detections; the main process writes both to ``output``.
 
@@ -47,6 +48,7 @@ def evaluate_model(
         processes: share the images.
         output: folder for metrics.json, detections.json and pictures.
         should_stop: asked between batches.
+        verify: compute COCO's metrics by both engines.
 
     Returns:
         The content of metrics.json, on every process; None if it was stopped.
@@ -58,18 +60,21 @@ def evaluate_model(
     with processes.together():
         if processes.is_main:
             _log.info("scoring %d images by %s", len(dataset), config.evaluation.backend)
-            metrics = write_evaluation(dataset.annotations, DetectionTable.of(found), config.evaluation.metrics, output)
+            table = DetectionTable.of(found)
+            metrics = write_evaluation(dataset.annotations, table, config.evaluation, output, verify)
             draw_examples(dataset, found, output / "pictures")
     return processes.from_main(metrics)  # type: ignore[no-any-return]
 
 
-def write_evaluation(truth: Annotations, found: DetectionTable, metrics: tuple[str, ...], output: Path) -> Metrics:
+def write_evaluation(
+    truth: Annotations, found: DetectionTable, config: EvaluationConfig, output: Path, verify: bool = False
+) -> Metrics:
     """Scores detections and writes metrics.json and detections.json.
 
     Raises:
         MachineError: they cannot be written.
     """
-    scores = score_and_explain(truth, found, metrics)
+    scores = score_and_explain(truth, found, config, verify)
     try:
         output.mkdir(parents=True, exist_ok=True)
         replace_file(output / "metrics.json", json.dumps(scores, indent=1))
@@ -79,9 +84,11 @@ def write_evaluation(truth: Annotations, found: DetectionTable, metrics: tuple[s
     return scores
 
 
-def score_and_explain(truth: Annotations, found: DetectionTable, metrics: tuple[str, ...]) -> Metrics:
+def score_and_explain(
+    truth: Annotations, found: DetectionTable, config: EvaluationConfig, verify: bool = False
+) -> Metrics:
     """Scores detections; what would puzzle in the numbers is said in warnings."""
-    scores = score(truth, found, metrics)
+    scores = score(truth, found, config.metrics, config.backend, verify)
     for sentence in explain(truth, found, scores):
         _log.warning("%s", sentence)
     return scores

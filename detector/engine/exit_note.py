@@ -33,6 +33,9 @@ def exit_note(folder: RunFolder, rank: int) -> Iterator[ExitNote]:
         folder: the run's.
         rank: of this process.
     """
+    path = folder.path / f"exit-{rank}.json"
+    with suppress(OSError):
+        path.unlink(missing_ok=True)  # that of an earlier start says nothing of this one
     note = ExitNote()
     code, message = 1, "a bug; see the traceback"
     try:
@@ -52,4 +55,4 @@ def exit_note(folder: RunFolder, rank: int) -> Iterator[ExitNote]:
             "checkpoint": newest[0] if newest else None,
         }
         with suppress(OSError):
-            replace_file(folder.path / f"exit-{rank}.json", json.dumps(facts, indent=1))
+            replace_file(path, json.dumps(facts, indent=1))

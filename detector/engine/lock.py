@@ -71,7 +71,7 @@ class RunLock:
         return True
 
     def _holder(self) -> str:
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             facts = json.loads(os.pread(self._descriptor, 1000, 0))
             return f"process {int(facts['pid'])} on {facts['host']!a}, since {facts['since']!a}"
         return "it has not said which"

@@ -81,6 +81,10 @@ def set_aside_later(folder: Path, iteration: int) -> None:
     for path in list_checkpoints(folder):
         if iteration_of(path) > iteration:
             aside = path.with_name(f"unused-{path.name}")
+            number = 1
+            while aside.exists():
+                number += 1
+                aside = path.with_name(f"unused-{path.name}-{number}")
             rename(path, aside)
             sync_folder(folder)
             _log.warning("%s: set aside as %s, since the run goes on from iteration %d", path, aside.name, iteration)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from detector import __version__
 from detector.config.load import dump_config, parse_config
 from detector.config.schema import Config
-from detector.durable import replace_file
+from detector.durable import make_folders, replace_file
 from detector.errors import ConfigError, MachineError, UsageError
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ _FREE_KEYS = (
     "training.checkpoint_every", "training.keep_checkpoints", "training.keep_every", "training.evaluate_every",
     "training.process_timeout", "evaluation",
 )  # fmt: skip
+_HALF_WRITTEN = re.compile(r"\.probe-\d+|\.(config\.yaml|.+\.(json|jsonl|safetensors|pt))\.tmp-\d+")
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "albumentations", "opencv-python-headless", "pycocotools")
 
 
@@ -54,10 +56,10 @@ class RunFolder:
         self.final = path / "model_final.safetensors"
         self.bad_samples = path / "bad_samples.jsonl"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folders(self.path)
             probe = path / f".probe-{os.getpid()}"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # the process that claims the folder may have been quicker
         except OSError as error:
             raise MachineError(
                 f"{path}: the run's folder cannot be written to ({error.strerror}); choose another --output"
@@ -76,17 +78,27 @@ class RunFolder:
             ConfigError: it holds a run with another configuration.
         """
         saved = self.path / "config.yaml"
-        if not saved.exists() and not all(_is_ours(item.name) for item in self.path.iterdir()):
+        has_run = any(self.checkpoints.glob("step-*")) or self.metrics.exists()
+        if not has_run and not saved.exists() and not all(_is_ours(item.name) for item in self.path.iterdir()):
             raise UsageError(f"{self.path}: holds files but no run; choose an empty or new --output")
+        self._sweep()
         # A run that failed before its first iteration leaves nothing to protect.
-        if any(self.checkpoints.glob("step-*")) or self.metrics.exists():
+        if has_run:
             if not resume:
                 raise UsageError(
                     f"{self.path}: holds a run already; choose another --output, or go on with it by --resume auto"
                 )
-            old = parse_config(saved.read_text(encoding="utf-8"), str(saved))
-            check_same_config(f"{self.path}: holds a run with", old, config, anyway)
+            if saved.exists():  # else the checkpoint knows
+                old = parse_config(saved.read_text(encoding="utf-8"), str(saved))
+                check_same_config(f"{self.path}: holds a run with", old, config, anyway)
         self.write_config(config)
+
+    def _sweep(self) -> None:
+        """Removes what killed processes left half written."""
+        for item in self.path.glob(".*"):
+            if _HALF_WRITTEN.fullmatch(item.name):
+                with suppress(OSError):
+                    item.unlink()
 
     def write_config(self, config: Config) -> None:
         """Saves all settings in config.yaml."""
@@ -150,7 +162,8 @@ def check_same_config(whose: str, old: Config, new: Config, anyway: bool) -> Non
 
 
 def _is_ours(name: str) -> bool:
-    return name == ".lock" or re.fullmatch(r"train(-\d+)?\.log|exit-\d+\.json", name) is not None
+    own = name == ".lock" or re.fullmatch(r"train(-\d+)?\.log|exit-\d+\.json", name)
+    return bool(own or _HALF_WRITTEN.fullmatch(name))
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Sequence[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,7 @@ class RunLog:
         self._bar = tqdm(
             total=iterations, initial=first_iteration, unit="it", disable=not sys.stderr.isatty(), dynamic_ncols=True
         )
+        self._hook, threading.excepthook = threading.excepthook, self._of_a_thread
         self._start = time.monotonic()
         self._first = first_iteration
         self._iterations = iterations
@@ -54,9 +56,15 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+        threading.excepthook = self._hook
         if self._board is not None:
             with suppress(OSError):
                 self._board.close()
+
+    def _of_a_thread(self, failed: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread cannot write; ``_draw`` tells of it."""
+        if not isinstance(failed.exc_value, OSError):
+            self._hook(failed)
 
     def advance(self) -> None:
         """Counts one iteration on the progress bar."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from detector.evaluation.coco import score_coco
-from detector.evaluation.voc import voc_curve
+from detector.evaluation.coco import coco_curves, summarise, summarise_classes
+from detector.evaluation.matching import COCO_RULES
+from detector.evaluation.voc import VocMatches
 from detector.structures import Annotations, DetectionTable
 
 Metrics = dict[str, Any]
@@ -16,35 +17,52 @@ Metrics = dict[str, Any]
 _TITLES = {"coco": "COCO", "voc07": "VOC2007 (11-point)", "voc": "VOC2010+ (area)"}
 
 
-def score(truth: Annotations, found: DetectionTable, metrics: Sequence[str]) -> Metrics:
+def score(
+    truth: Annotations, found: DetectionTable, metrics: Sequence[str], backend: str = "fast", verify: bool = False
+) -> Metrics:
     """Scores detections.
 
     Args:
         truth: ground truth.
         found: detections.
         metrics: of "coco", "voc07" (11-point AP) and "voc" (area under the curve).
+        backend: of COCO's metrics, "fast" or "pycocotools".
+        verify: compute COCO's by both.
 
     Returns:
         The content of metrics.json: fractions in 0..1, None where no ground truth defines a number.
+
+    Raises:
+        VerificationError: the two differ in some bit.
     """
     result: Metrics = {}
     per_class: list[dict[str, Any]] = [
         {"objects": int(count)} for count in np.bincount(truth.labels, minlength=len(truth.class_names))
     ]
     if "coco" in metrics:
-        result["coco"], classes = score_coco(truth, found)
-        for row, numbers in zip(per_class, classes, strict=True):
+        curves = coco_curves(truth, found, backend, verify)
+        result["coco"] = summarise(curves)
+        for row, numbers in zip(per_class, summarise_classes(curves), strict=True):
             row.update(numbers)
-    if "voc07" in metrics or "voc" in metrics:
-        curves = [voc_curve(truth, found, label) for label in range(len(truth.class_names))]
-        for row, curve in zip(per_class, curves, strict=True):
-            row.update({"voc07_AP50": curve.ap_11_point()} if "voc07" in metrics else {})
-            row.update({"voc_AP50": curve.ap_area()} if "voc" in metrics else {})
-        for metric in ("voc07", "voc"):
-            if metric in metrics:
-                result[metric] = {"mAP50": _mean([row[f"{metric}_AP50"] for row in per_class])}
+    for metric in ("voc07", "voc"):
+        if metric in metrics:
+            result[metric] = _score_voc(truth, found, metric, per_class)
     result["per_class"] = dict(zip(truth.class_names, per_class, strict=True))
     return result | {"images": len(truth.image_ids), "detections": len(found)}
+
+
+def _score_voc(
+    truth: Annotations, found: DetectionTable, metric: str, per_class: list[dict[str, Any]]
+) -> dict[str, float | None]:
+    """The means at an IoU of 0.5, and over 0.5 to 0.95 in steps of 0.05; fills in the numbers of each class."""
+    matches = VocMatches(truth, found)
+    table: list[list[float | None]] = []
+    for threshold in COCO_RULES.iou_thresholds:
+        curves = [matches.curve(label, threshold) for label in range(len(per_class))]
+        table.append([curve.ap_11_point() if metric == "voc07" else curve.ap_area() for curve in curves])
+    for row, value in zip(per_class, table[0], strict=True):
+        row[f"{metric}_AP50"] = value
+    return {"mAP50": _mean(table[0]), "mAP": _mean([value for row in table for value in row])}
 
 
 def headline(metrics: Metrics, name: str | None = None) -> float | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detector.evaluation.matching import pair_iou
 from detector.structures import Annotations, DetectionTable
 
 # With the devkit's own 0.30000000000000004: a recall of exactly 0.3 misses that point there, too.
@@ -47,56 +48,62 @@ class VocCurve:
         return float((np.diff(recall) * envelope[1:]).sum())
 
 
-def voc_curve(truth: Annotations, found: DetectionTable, label: int, iou_threshold: float = 0.5) -> VocCurve:
-    """Matches the detections of one class.
+class VocMatches:
+    """For every detection of a data set the ground truth that it overlaps most.
 
     Args:
         truth: ground truth.
         found: detections; among equal scores the earlier goes first.
-        label: the class.
-        iou_threshold: from here on a detection has found its object.
     """
-    truth_rows = np.flatnonzero(truth.labels == label)
-    ignored = truth.difficult[truth_rows] | truth.crowd[truth_rows]
-    positives = int((~ignored).sum())
-    rows = np.flatnonzero(found.labels == label)
-    rows = rows[np.argsort(-found.scores[rows], kind="stable")]
-    best, iou = _largest_overlap(truth, truth_rows, found, rows)
-    hit = iou >= iou_threshold
-    counts = ~(hit & ignored[best]) if len(truth_rows) else np.ones(len(rows), dtype=bool)
-    first = np.zeros(len(rows), dtype=bool)
-    hits = np.flatnonzero(hit & counts)
-    first[hits[np.unique(best[hits], return_index=True)[1]]] = True
-    true = np.cumsum(first[counts])
-    with np.errstate(invalid="ignore"):
-        recall = true / np.float64(positives)
-    return VocCurve(true / np.arange(1, len(true) + 1), recall, positives)
+
+    def __init__(self, truth: Annotations, found: DetectionTable) -> None:
+        self._ignored = truth.difficult | truth.crowd
+        self._truth_labels = truth.labels
+        self._order = np.lexsort((-found.scores, found.labels))
+        self._labels = found.labels[self._order]
+        self._best, self._iou = _largest_overlap(truth, found)
+
+    def curve(self, label: int, iou_threshold: float = 0.5) -> VocCurve:
+        """Precision and recall of a class.
+
+        Args:
+            label: the class.
+            iou_threshold: from here on a detection has found its object.
+        """
+        positives = int((~self._ignored[self._truth_labels == label]).sum())
+        rows = self._order[slice(*np.searchsorted(self._labels, [label, label + 1]))]
+        best, hit = self._best[rows], self._iou[rows] >= iou_threshold
+        counts = ~hit
+        counts[hit] = ~self._ignored[best[hit]]
+        first = np.zeros(len(rows), dtype=bool)
+        hits = np.flatnonzero(hit & counts)
+        first[hits[np.unique(best[hits], return_index=True)[1]]] = True
+        true = np.cumsum(first[counts])
+        with np.errstate(invalid="ignore"):
+            recall = true / np.float64(positives)
+        return VocCurve(true / np.arange(1, len(true) + 1), recall, positives)
 
 
-def _largest_overlap(
-    truth: Annotations, truth_rows: np.ndarray, found: DetectionTable, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each detection the position in ``truth_rows`` of the first ground truth of largest IoU, and that IoU."""
-    best, best_iou = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
-    truth_images, images = truth.image_index()[truth_rows], found.image_index[rows]
-    order = np.argsort(images, kind="stable")
-    limits = np.searchsorted(images[order], np.arange(len(truth.image_ids) + 1))
-    truth_limits = np.searchsorted(truth_images, np.arange(len(truth.image_ids) + 1))
-    for image in np.unique(images):
-        here = order[limits[image] : limits[image + 1]]
-        low, high = truth_limits[image], truth_limits[image + 1]
-        if low == high:
-            continue
-        iou = _iou(found.boxes_xywh[rows[here]], truth.boxes_xywh[truth_rows[low:high]])
-        best[here], best_iou[here] = low + iou.argmax(axis=1), iou.max(axis=1)
+def _largest_overlap(truth: Annotations, found: DetectionTable) -> tuple[np.ndarray, np.ndarray]:
+    """For each detection the first ground truth of largest IoU in its image and class (-1 for none), and that IoU."""
+    images = len(truth.image_ids)
+    truth_groups = truth.labels * images + truth.image_index()
+    truth_order = np.argsort(truth_groups, kind="stable")
+    groups = found.labels * images + found.image_index
+    first, one_past = (np.searchsorted(truth_groups[truth_order], groups, side) for side in ("left", "right"))
+    number = one_past - first
+    detection = np.repeat(np.arange(len(groups)), number)
+    candidate = truth_order[np.arange(number.sum()) - np.repeat(np.cumsum(number) - number - first, number)]
+    no_crowd = np.zeros(len(candidate), dtype=bool)
+    iou = pair_iou(found.boxes_xywh[detection], truth.boxes_xywh[candidate], no_crowd)
+    best, best_iou = np.full(len(groups), -1, dtype=np.int64), np.zeros(len(groups))
+    # The last pair of each detection in this order is the one of largest IoU, and of equal ones the first.
+    order = np.lexsort((-np.arange(len(iou)), iou, detection))
+    last = order[np.flatnonzero(np.append(np.diff(detection[order]) > 0, True))] if len(order) else order
+    best[detection[last]], best_iou[detection[last]] = candidate[last], iou[last]
     return best, best_iou
 
 
-def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """``(N, 4)`` and ``(M, 4)`` boxes (x, y, width, height) to ``(N, M)``."""
-    starts, ends = boxes[:, None, :2], boxes[:, None, :2] + boxes[:, None, 2:]
-    other_starts, other_ends = others[None, :, :2], others[None, :, :2] + others[None, :, 2:]
-    shared = (np.minimum(ends, other_ends) - np.maximum(starts, other_starts)).clip(0).prod(axis=2)
-    union = boxes[:, None, 2:].prod(axis=2) + others[None, :, 2:].prod(axis=2) - shared
-    iou: np.ndarray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return iou
+def voc_curve(truth: Annotations, found: DetectionTable, label: int, iou_threshold: float = 0.5) -> VocCurve:
+    """The curve of one class alone; see ``VocMatches``."""
+    return VocMatches(truth, found).curve(label, iou_threshold)

@@ -11,7 +11,10 @@ import os
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import albumentations
 import cv2
@@ -43,31 +46,48 @@ def main() -> None:
         print(json.dumps(_attempt(**json.loads(line))), flush=True)
 
 
-def _attempt(arguments: list[str], console: str, moment: float | None, number: int) -> dict[str, float]:
-    """One training; ``moment`` is when to send the signal ``number`` to its group, in seconds after the start."""
+def _attempt(arguments: list[str], console: str, stop: dict[str, Any] | None) -> dict[str, float]:
+    """One training, ended by a signal to its group unless it ends before.
+
+    Args:
+        arguments: of the command.
+        console: file for what it says.
+        stop: "number" of the signal; "moment", seconds after the start, from which it may come; "folder" of checkpoints
+            and "delay": wait for the next save there, and so long after its start. None lets it run.
+    """
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "threads would not live in the child"
     started = time.monotonic()
     child = os.fork()
     if child == 0:
         _train(arguments, console)
     _set_group(child)
-    code = _wait(child, None if moment is None else started + moment)
-    if code is None:
-        os.killpg(child, number)
-        code = _wait(child, None)
-        assert code is not None
+    code = _wait(child, lambda: stop is not None and time.monotonic() >= started + stop["moment"])
+    if code is None and stop is not None:
+        if stop["folder"]:
+            code = _wait(child, lambda: any(Path(stop["folder"]).glob(".tmp-step-*")))
+            time.sleep(stop["delay"])
+        if code is None:
+            os.killpg(child, stop["number"])
+            code = _wait(child, lambda: False)
+    assert code is not None
     return {"code": code, "seconds": time.monotonic() - started}
 
 
-def _train(arguments: list[str], console: str) -> None:
+def _train(arguments: list[str], console: str) -> NoReturn:
+    code = 1
     try:
         _set_group(0)
         descriptor = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        sys.exit(train.main(arguments))
-    except KeyboardInterrupt:  # before or after the command, which handles it itself
-        os._exit(128 + signal.SIGINT)
+        code = train.main(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # just before or after the command, which handles it itself
+        code = 128 + signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # Python would take a second to tidy up
 
 
 def _set_group(process: int) -> None:
@@ -76,15 +96,14 @@ def _set_group(process: int) -> None:
         os.setpgid(process, 0)
 
 
-def _wait(child: int, deadline: float | None) -> int | None:
-    """The exit code, or minus the signal that ended it; None if it still runs at the deadline."""
-    while True:
-        ended, status = os.waitpid(child, 0 if deadline is None else os.WNOHANG)
+def _wait(child: int, until: Callable[[], bool]) -> int | None:
+    """The exit code, or minus the signal that ended it; None if ``until`` comes first."""
+    while not until():
+        ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        if deadline is not None and time.monotonic() >= deadline:
-            return None
         time.sleep(0.0005)
+    return None
 
 
 if __name__ == "__main__":

@@ -27,15 +27,14 @@ def state_of(iteration: int, numbers: int = 6) -> TrainingState:
     return TrainingState(iteration, model, average, learner, {"sum": 0.5 * iteration}, {"processes": 1})
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal to the last bit."""
+def is_whole(state: TrainingState, numbers: int = 6) -> bool:
+    """Whether it is exactly the state of its iteration."""
+    return _same(vars(state), vars(state_of(state.iteration, numbers)))
+
+
+def _same(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor):
         return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     return bool(one == other)
-
-
-def is_whole(state: TrainingState, numbers: int = 6) -> bool:
-    """Whether it is exactly the state of its iteration."""
-    return same(vars(state), vars(state_of(state.iteration, numbers)))

@@ -1,10 +1,9 @@
-"""A damaged checkpoint is noticed, named and passed over; it never enters a training."""
+"""A damaged checkpoint is noticed, named and passed over; it never enters a training, and nor do leftovers."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,7 +23,9 @@ from detector.engine.checkpoint import (
 )
 from detector.engine.trainer import Trainer
 from detector.errors import WeightsError
-from tests.reliability.states import is_whole, same, state_of
+from detector.models import resnet
+from tests.reliability.runs import NARROW, differences
+from tests.reliability.states import is_whole, state_of
 from tests.tiny import write_tiny
 
 CUTS = 50
@@ -226,7 +227,6 @@ class Run:
             path = self.checkpoint(iteration) / "model.safetensors"
             content = bytearray(path.read_bytes())
             content[-100] ^= 1
-            path.unlink()
             path.write_bytes(content)
 
     def files(self) -> dict[str, int]:
@@ -236,26 +236,26 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def _narrow() -> Iterator[None]:
+    """Weights of less than a megabyte."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet, "_WIDTHS", NARROW)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(_narrow: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing has stopped."""
     run = Run(tmp_path_factory.mktemp("finished"))
     assert run.train() == 0
     return run
 
 
-def _share(source: str, target: str) -> str:
-    """Copies a file; what nobody changes in place needs no second copy on the disk."""
-    if source.endswith((".safetensors", ".pt")):
-        os.link(source, target)
-        return target
-    return shutil.copy2(source, target)
-
-
 @pytest.fixture
 def stopped(finished: Run, tmp_path: Path) -> Run:
     """A run as a kill in the sixth iteration leaves it, with the checkpoints of iterations 2 and 4."""
     run = Run(tmp_path)
-    shutil.copytree(finished.path, run.path, copy_function=_share)
+    shutil.copytree(finished.path, run.path)
     shutil.rmtree(run.checkpoint(6))
     run.final.unlink()
     return run
@@ -272,7 +272,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     assert stopped.train() == 0
     errors = capsys.readouterr().err
     assert "going on after iteration 2" in errors
-    assert same(load_file(stopped.final), load_file(finished.final))
+    assert not differences(load_file(stopped.final), load_file(finished.final))
 
 
 def test_a_damaged_checkpoint_is_named_once(stopped: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,3 +328,18 @@ def test_a_finished_run_that_went_on_from_an_earlier_checkpoint_and_was_stopped_
         assert stopped.train("--resume", str(stopped.checkpoint(2))) == 130
     assert stopped.train() == 0
     assert stopped.checkpoint(6).exists()
+
+
+def test_a_run_that_goes_on_removes_what_killed_processes_have_left(stopped: Run) -> None:
+    left = [
+        stopped.path / ".model_best.safetensors.tmp-1",
+        stopped.path / ".metrics.jsonl.tmp-1",
+        stopped.path / ".probe-1",
+        stopped.checkpoints / ".tmp-step-000000006-1" / "model.safetensors",
+        stopped.checkpoints / ".trash-step-000000002-1" / "state.pt",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    assert stopped.train() == 0
+    assert [path.name for path in left if path.exists()] == []

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,9 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux: forks, and looks for threads"),
 ]
 
-# Of each precision.
-STOPS, STOPS_FULL = 4, 67
+KILLS = {"fp32": 5, "bf16": 5, "fp16": 2}
+FULL_LENGTH = 17
+LONGEST_SAVE_S = 0.04
 ITERATIONS = 24
 # A log line spans checkpoints, evaluations lie between them, and a batch is computed in two parts.
 OVERRIDES = (
@@ -51,13 +53,11 @@ class ForkServer:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
 
-    def attempt(
-        self, arguments: list[str], console: Path, moment: float | None = None, number: int = signal.SIGKILL
-    ) -> tuple[int, float]:
-        """Exit code and seconds of a training, stopped at a moment unless it has ended by then."""
+    def attempt(self, arguments: list[str], console: Path, stop: dict[str, Any] | None = None) -> tuple[int, float]:
+        """Exit code and seconds of a training, ended by a signal unless it ends before."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        request = {"arguments": arguments, "console": str(console), "moment": moment, "number": number}
+        request = {"arguments": arguments, "console": str(console), "stop": stop}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
@@ -93,38 +93,52 @@ def _arguments(folder: Path, *options: str) -> list[str]:
     return [str(write_tiny(folder)), *OVERRIDES, *options, "--output", str(folder / "run")]
 
 
+def _draw_stop(draws: random.Random, checkpoints: Path, seconds: float) -> dict[str, Any]:
+    """Where to stop an attempt: at any moment, or, one in three, inside the next save after it.
+
+    Args:
+        draws: decide.
+        checkpoints: the folder of the run's.
+        seconds: that a whole run takes.
+    """
+    done = max(map(iteration_of, list_checkpoints(checkpoints)), default=0)
+    return {
+        "number": draws.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], [8, 1, 1])[0],
+        "moment": draws.uniform(0, seconds * max(0.2, 1 - done / ITERATIONS)),
+        "folder": str(checkpoints) if draws.random() < 1 / 3 else "",
+        "delay": draws.uniform(0, LONGEST_SAVE_S),
+    }
+
+
 def _run_with_stops(
     server: ForkServer, folder: Path, options: list[str], seconds: float, draws: random.Random
 ) -> list[Stop]:
-    """Stops a run two to four times, each time somewhere in what remains of it, and lets it finish.
+    """Stops a run two to four times, then lets it finish.
 
     Args:
         server: starts the attempts.
         folder: a new one.
         options: settings.
-        seconds: that the whole run takes.
-        draws: decides about numbers of workers, signals and moments.
+        seconds: that a whole run takes.
+        draws: decide about numbers of workers, signals and moments.
     """
     folder.mkdir()
+    checkpoints, console = folder / "run" / "checkpoints", folder / "console.txt"
     stops: list[Stop] = []
     wanted, code = draws.choice([2, 3, 4]), -1
     while code != 0:
-        done = max(map(iteration_of, list_checkpoints(folder / "run" / "checkpoints")), default=0)
-        number = draws.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], [8, 1, 1])[0]
-        workers = draws.choice([0, 1, 2])
-        moment = draws.uniform(0, seconds * max(0.2, 1 - done / ITERATIONS)) if len(stops) < wanted else None
-        arguments = _arguments(folder, *options, f"data.workers={workers}")
-        code, took = server.attempt(arguments, folder / "console.txt", moment, number)
-        story = f"from {done}, {workers} workers, {number.name} after {took:.3f} s of {seconds:.1f}: {code}"
-        allowed = {0} if moment is None else EXPECTED[number]
-        assert code in allowed, f"{[*stops, story]}\n{(folder / 'console.txt').read_text()}"
-        if code != 0:
-            stops.append(Stop(number, any((folder / "run").glob("checkpoints/.tmp-step-*")), story))
+        stop = _draw_stop(draws, checkpoints, seconds) if len(stops) < wanted else None
+        arguments = _arguments(folder, *options, f"data.workers={draws.choice([0, 1, 2])}")
+        code, took = server.attempt(arguments, console, stop)
+        story = f"{arguments[-3]}, {stop}: {code} after {took:.3f} s"
+        assert code in (EXPECTED[stop["number"]] if stop else {0}), f"{stops}, {story}\n{console.read_text()}"
+        if stop and code != 0:
+            stops.append(Stop(stop["number"], any(checkpoints.glob(".tmp-step-*")), story))
     return stops
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", KILLS)
 def test_runs_stopped_at_random_moments_end_as_one_that_ran_through(
     server: ForkServer, tmp_path: Path, full: bool, precision: str
 ) -> None:
@@ -136,20 +150,18 @@ def test_runs_stopped_at_random_moments_end_as_one_that_ran_through(
     expected = outcome(tmp_path / "whole" / "run")
     draws = random.Random(precision)
     stops: list[Stop] = []
-    runs = differing = 0
-    report = ""
-    while len(stops) < (STOPS_FULL if full else STOPS):
+    kills: list[Stop] = []
+    runs, differing = 0, ""
+    while len(kills) < KILLS[precision] * (FULL_LENGTH if full else 1):
         folder = tmp_path / "stopped"
         made = _run_with_stops(server, folder, options, seconds, draws)
-        found = differences(expected, outcome(folder / "run"))
+        if found := differences(expected, outcome(folder / "run")):
+            differing += f"\n{[stop.story for stop in made]}: {len(found)} differences, such as {found[:3]}"
         shutil.rmtree(folder)
         if len(made) >= 2:  # else it was faster than the signals
             runs, stops = runs + 1, stops + made
-        if found:
-            differing += 1
-            report += f"\n{[stop.story for stop in made]}: {len(found)} differences, such as {found[:3]}"
-    kills = [stop for stop in stops if stop.number == signal.SIGKILL]
+            kills = [stop for stop in stops if stop.number == signal.SIGKILL]
     inside = sum(stop.inside_a_save for stop in kills)
     tally = f"{precision}: {runs} runs, {len(kills)} kills, {inside} inside a save, {len(stops) - len(kills)} signals"
     print(tally)
-    assert not differing, f"{tally}, {differing} runs ended otherwise:{report}"
+    assert not differing, f"{tally}; runs that ended otherwise:{differing}"
