@@ -161,7 +161,7 @@ def _trainer(folder: RunFolder, config: Config, overfit: int | None, processes: 
         train_set, val_set = _open(config, overfit)
         check_dataset(train_set, images=0 if config.data.on_bad_sample == "skip" else 2)
         config = with_iterations(config, len(train_set))
-        if processes.is_main and config.training.epochs:
+        if processes.is_main:
             folder.write_config(config)
         device = select_device(config.device, processes.local_rank)
         model = build_initial_model(config, len(train_set.annotations.class_names), fresh)

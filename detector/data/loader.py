@@ -160,6 +160,7 @@ class EvaluationBatches(Dataset[Batch | DetectorError]):
         return _files(self.dataset, self.chunks[number])
 
     def __getitem__(self, number: int) -> Batch | DetectorError:
+        seed_global_streams(self.config.seed, number)
         bad: list[BadSample] = []
         chosen: list[tuple[int, Sample]] = []
         for index in self.chunks[number]:

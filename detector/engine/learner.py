@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from detector.engine.device import autocast
 from detector.engine.distributed import Processes
 from detector.engine.optim import build_optimizer
 from detector.models.faster_rcnn import FasterRCNN
+
+_log = logging.getLogger(__name__)
 
 LOSSES = ("loss_objectness", "loss_rpn_box", "loss_class", "loss_box")
 
@@ -106,6 +109,7 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """The state of optimiser and gradient scaler; tensors and plain values."""
         return {
+            "kind": self.config.optimizer,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "skipped_in_row": self.skipped_in_row,
@@ -113,7 +117,13 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what ``state_dict`` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved, own = state["optimizer"], self.optimizer.state_dict()
+        numbers, own_numbers = ([group["params"] for group in part["param_groups"]] for part in (saved, own))
+        if state["kind"] == self.config.optimizer and numbers == own_numbers:
+            # The settings in the groups are the configuration's, which may be new.
+            self.optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
+        else:
+            _log.warning("the optimiser, or what it trains, is another one now; it begins without a past")
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.skipped_in_row = state["skipped_in_row"]

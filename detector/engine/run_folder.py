@@ -91,7 +91,8 @@ class RunFolder:
             if saved.exists():  # else the checkpoint knows
                 old = parse_config(saved.read_text(encoding="utf-8"), str(saved))
                 check_same_config(f"{self.path}: holds a run with", old, config, anyway)
-        self.write_config(config)
+        else:
+            self.write_config(config)
 
     def _sweep(self) -> None:
         """Removes what killed processes left half written."""

@@ -40,7 +40,7 @@ class RunLog:
         self.evaluations: dict[int, float] = {}
         self.path = path / "metrics.jsonl"
         self._cut(first_iteration)
-        self._board: Any = SummaryWriter(str(path / "tensorboard"), purge_step=first_iteration)
+        self._board: Any = SummaryWriter(str(path / "tensorboard"), purge_step=first_iteration + 1)
         self._bar = tqdm(
             total=iterations, initial=first_iteration, unit="it", disable=not sys.stderr.isatty(), dynamic_ncols=True
         )

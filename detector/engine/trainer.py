@@ -106,8 +106,9 @@ class Trainer:
             self.learner.model.load_state_dict(state.model)
             self.learner.load_state_dict(state.learner)
             self.meter.load_state_dict(state.meter)
-            if self.learner.average is not None and state.average is not None:
-                self.learner.average.load_state_dict(state.average)
+            if self.learner.average is not None:
+                # An average that was not asked for before begins at the weights so far.
+                self.learner.average.load_state_dict(state.average or state.model)
         except (RuntimeError, ValueError, KeyError):
             raise WeightsError(
                 f"the checkpoint of iteration {state.iteration} does not fit the network; "

@@ -58,7 +58,7 @@ class FasterRCNN(nn.Module):
             images: B images.
             targets: B targets, in the pixels of ``images``.
         """
-        features, outputs = self._features(images)
+        features, outputs = self.features(images)
         losses = self.rpn.losses(outputs, targets)
         regions = [
             self.roi_head.sample(self.rpn.propose(output), target)
@@ -69,7 +69,7 @@ class FasterRCNN(nn.Module):
     @torch.no_grad()
     def detect(self, images: ImageBatch) -> list[Detections]:
         """The detections of each image, best first, in the pixels of ``images``."""
-        features, outputs = self._features(images)
+        features, outputs = self.features(images)
         proposals = [self.rpn.propose(output) for output in outputs]
         return self.roi_head.detect(features, proposals, images.sizes)
 
@@ -80,7 +80,7 @@ class FasterRCNN(nn.Module):
             pixels = pixels.flip(1)
         return (pixels - self.pixel_mean) / self.pixel_std
 
-    def _features(self, images: ImageBatch) -> tuple[list[Tensor], list[RPNOutput]]:
+    def features(self, images: ImageBatch) -> tuple[list[Tensor], list[RPNOutput]]:
         """C4 features ``(C, H, W)`` and RPN outputs, one an image, in the order of the batch."""
         found: dict[int, tuple[Tensor, RPNOutput]] = {}
         for positions, pixels in images.groups():

@@ -17,13 +17,23 @@ from detector.data.export import write_coco
 from detector.data.sampler import TrainingOrder
 from detector.data.shapes import ShapesDataset
 from detector.engine.checkpoint import list_checkpoints, load_checkpoint
+from detector.models import resnet
 from detector.structures import Size
 from tests.reliability.commands import Outcome, lines_of, run
+from tests.reliability.runs import NARROW
 from tests.tiny import TINY
 
 IMAGES = 200
 BATCH = 4
 SKIP = "data.on_bad_sample=skip"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _narrow() -> Iterator[None]:
+    """A network that computes and saves in milliseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet, "_WIDTHS", NARROW)
+        yield
 
 
 @dataclass(frozen=True)

@@ -33,19 +33,16 @@ from detector.engine.distributed import Processes
 from detector.engine.divergence import explain_divergence, save_diverged
 from detector.engine.learner import LOSSES, Learner, Update
 from detector.errors import TrainingError
+from detector.models import resnet
 from detector.structures import ImageBatch, ImageInfo, Size
 from tests.reliability.commands import Outcome, lines_of, run
+from tests.reliability.runs import NARROW
 from tests.tiny import TINY, tiny_config, tiny_model, write_tiny
 
 CPU = torch.device("cpu")
 SHAPES = ShapesDataset(12, 0, Size(64, 80), hard=False)
 PLAIN = 0  # the image of a single colour
 ITERATIONS = 4
-# Convolutions in half precision are slow on a CPU.
-HALF = (
-    "training.precision=fp16", "data.resize.train_short_side=[32]", "model.roi_head.regions_per_image=2",
-    "model.roi_head.pooled_size=2", "model.anchors.sizes=[16]",
-)  # fmt: skip
 MAX_LINE = 400
 SHOWN = 390  # what a command prints of a message
 FIRST_LAYER = "backbone.conv1.conv"
@@ -77,6 +74,14 @@ def spoil_gradient(layer: nn.Conv2d, images: Tensor) -> Tensor:
 KEEPING_ALL = ("training.checkpoint_every=1", "training.keep_checkpoints=100")
 SKIPPING = "training.on_nonfinite_loss=skip"
 Spoil = Callable[[nn.Conv2d, Tensor], Tensor]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _narrow() -> Iterator[None]:
+    """A network that computes and saves in milliseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet, "_WIDTHS", NARROW)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -408,7 +413,7 @@ def test_running_statistics_do_not_take_in_a_batch_that_is_left_out(data: Path) 
 
 
 def test_a_gradient_that_overflows_in_half_precision_is_no_divergence(data: Path) -> None:
-    outcome = trained(data, "run", spoil_gradient, *HALF)
+    outcome = trained(data, "run", spoil_gradient, "training.precision=fp16")
     assert outcome.code == 0
     assert not list(Path("run").glob("diverged-*"))
     counts = {record["iteration"]: record["skipped"] for record in lines_of(Path("run/metrics.jsonl"))}
@@ -416,25 +421,25 @@ def test_a_gradient_that_overflows_in_half_precision_is_no_divergence(data: Path
 
 
 def test_an_overflow_halves_the_scale() -> None:
-    scripted = Scripted([1e6, 1e6], *HALF)
+    scripted = Scripted([1e6, 1e6], "training.precision=fp16")
     scales = [scripted.learner.scaler.get_scale() for _ in zip(range(2), scripted.updates(), strict=False)]
     assert scales == [2.0**15, 2.0**14]
 
 
 def test_a_loss_that_is_not_finite_ends_a_training_in_half_precision(data: Path) -> None:
-    outcome = trained(data, "run", spoil_output, *HALF)
+    outcome = trained(data, "run", spoil_output, "training.precision=fp16")
     assert outcome.code == 4
     assert "the loss is not finite" in outcome.errors[0]
 
 
 def test_a_loss_that_is_not_finite_is_left_out_in_half_precision(data: Path) -> None:
-    outcome = trained(data, "run", spoil_output, *HALF, SKIPPING)
+    outcome = trained(data, "run", spoil_output, "training.precision=fp16", SKIPPING)
     assert outcome.code == 0
     assert sorted(Path("run").glob("diverged-*")) == [Path(f"run/diverged-{number:09d}") for number in meetings(data)]
 
 
 def test_the_count_is_the_same_in_half_precision() -> None:
-    scripted = Scripted([NAN, NAN, 1e-4, NAN], *HALF)
+    scripted = Scripted([NAN, NAN, 1e-4, NAN], "training.precision=fp16")
     assert [scripted.learner.skipped_in_row for _ in zip(range(4), scripted.updates(), strict=False)] == [1, 2, 0, 1]
 
 
