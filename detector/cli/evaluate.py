@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.cli.entry import Parser, run
-from detector.errors import UsageError, one_line
+from detector.errors import UsageError
 
 if TYPE_CHECKING:
     from detector.config.schema import Config
+    from detector.structures import Annotations
 
 _log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Evaluate weights on a data set, or score a file of detections without a model.
-Writes metrics.json and detections.json, and prints a table."""
+Writes metrics.json, detections.json and report.html, a page that says why; prints a table."""
 
 _EXAMPLE = """\
 examples:
   evaluate.py runs/quickstart/model_best.safetensors
+  evaluate.py runs/mine/model_best.safetensors --store-thresholds f1
   evaluate.py runs/mine/model_best.safetensors --split train evaluation.metrics='[coco, voc07]'
   evaluate.py --ground-truth instances_val2017.json --detections detections.json --metric coco"""
 
@@ -48,7 +50,21 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--verify", action="store_true", help="compute COCO's metrics by pycocotools, too, and fail if a bit differs"
     )
+    parser.add_argument(
+        "--store-thresholds", metavar="f1|PRECISION", type=_goal,
+        help="choose a score for each class (best F1, or the lowest of a wanted precision) and store them in "
+        "WEIGHTS; visualize.py and Detector.predict then use them",
+    )  # fmt: skip
     return parser.parse_intermixed_args(argv)
+
+
+def _goal(text: str) -> str:
+    try:
+        if text == "f1" or 0 < float(text) <= 1:
+            return text
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be f1 or a precision in 0..1, got {text!a}")
 
 
 def _evaluate(argv: Sequence[str]) -> int:
@@ -58,6 +74,8 @@ def _evaluate(argv: Sequence[str]) -> int:
         raise UsageError("--ground-truth and --detections belong together")
     if bool(options.weights) == any(files):
         raise UsageError("give either WEIGHTS, or --ground-truth and --detections")
+    if options.store_thresholds and all(files):
+        raise UsageError("--store-thresholds needs WEIGHTS to store them in")
     return _score_files(options) if all(files) else _evaluate_weights(options)
 
 
@@ -72,9 +90,15 @@ def _score_files(options: argparse.Namespace) -> int:
     found = read_results(options.detections, truth)
     config = EvaluationConfig(metrics=tuple(dict.fromkeys(options.metric or ["coco"])))
     if options.output:
-        scores = write_evaluation(truth, found, config, Path(options.output), options.verify)
+        from detector.engine.reporting import write_report_of_files
+
+        output = Path(options.output)
+        scores, warnings = write_evaluation(truth, found, config, output, options.verify)
+        provenance = {"Ground truth": options.ground_truth, "Detections": options.detections}
+        write_report_of_files(output, truth, found, scores, warnings, provenance)
+        _log.info("written: %s/report.html", output)
     else:
-        scores = score_and_explain(truth, found, config, options.verify)
+        scores, _ = score_and_explain(truth, found, config, options.verify)
     print(format_metrics(scores))
     return 0
 
@@ -83,7 +107,7 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
     from detector.data.build import open_split
     from detector.engine.device import select_device
     from detector.engine.distributed import join_processes
-    from detector.engine.evaluation import evaluate_model
+    from detector.engine.evaluation import Asked, evaluate_model
     from detector.engine.setup import model_of
     from detector.evaluation.score import format_metrics
     from detector.weights.load import read_weights
@@ -95,15 +119,43 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
             device = select_device(config.device, processes.local_rank)
             loaded = model_of(weights, config)
             dataset = open_split(loaded.config, options.split, loaded.info.class_names)
-        if loaded.info.run:
-            _log.info("weights of iteration %d of %s", loaded.info.iteration, one_line(loaded.info.run))
+        info = loaded.info
+        provenance = {
+            "Weights": str(options.weights),
+            "Run": f"{info.run or 'unknown'}, iteration {info.iteration}",
+            "Training set": f"fingerprint {info.fingerprint or 'unknown'}",
+            "Evaluated on": f"data.{options.split}, fingerprint {dataset.annotations.fingerprint()}",
+        }
         output = Path(options.output) if options.output else Path(options.weights).parent / "evaluation"
-        model = loaded.model.to(device)
-        metrics = evaluate_model(model, dataset, loaded.config, device, processes, output, verify=options.verify)
+        asked = Asked(options.verify, stages=True, provenance=provenance)
+        metrics = evaluate_model(loaded.model.to(device), dataset, loaded.config, device, processes, output, asked)
         if processes.is_main and metrics is not None:
             print(format_metrics(metrics))
-            _log.info("written: %s", output)
+            _log.info("written: %s/report.html", output)
+            if options.store_thresholds:
+                _store_thresholds(options, dataset.annotations, output)
     return 0
+
+
+def _store_thresholds(options: argparse.Namespace, truth: Annotations, output: Path) -> None:
+    """Puts a threshold for each class into the weights file."""
+    from dataclasses import replace
+
+    from detector.evaluation.operating_points import choose_thresholds
+    from detector.evaluation.results_file import read_results
+    from detector.weights.load import read_weights
+    from detector.weights.own_file import save_weights
+
+    weights = read_weights(options.weights)
+    assert weights.info is not None
+    wanted = None if options.store_thresholds == "f1" else float(options.store_thresholds)
+    points = choose_thresholds(truth, read_results(output / "detections.json", truth), wanted)
+    info = replace(weights.info, class_thresholds=tuple(point.score for point in points))
+    save_weights(Path(options.weights), weights.tensors, info)
+    print(f"\nthresholds stored in {options.weights}:")
+    for name, point in zip(truth.class_names, points, strict=True):
+        precision = "-" if point.precision is None else f"{100 * point.precision:.1f}"
+        print(f"  {name}: score {point.score:.3f}, precision {precision}, recall {100 * point.recall:.1f}")
 
 
 def _config(own: str | None, options: argparse.Namespace) -> Config:

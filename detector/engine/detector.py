@@ -41,7 +41,8 @@ class Detector:
         config: all settings.
         device: where it computes.
         precision: fp32, bf16 or fp16.
-        score_threshold: what ``predict`` uses if it is given none.
+        score_threshold: what ``predict`` uses if it is given none ...
+        class_thresholds: ... and this does not hold a threshold for each class.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Detector:
         self.device = device
         self.precision = precision
         self.score_threshold = DEFAULT_SCORE_THRESHOLD
+        self.class_thresholds: tuple[float, ...] = ()
 
     @classmethod
     def load(
@@ -89,6 +91,7 @@ class Detector:
         )
         if info.score_threshold is not None:
             detector.score_threshold = info.score_threshold
+        detector.class_thresholds = info.class_thresholds
         return detector
 
     @overload
@@ -104,7 +107,8 @@ class Detector:
 
         Args:
             images: a path, a PIL image or an RGB uint8 array ``(H, W, 3)``; or a list of such.
-            score_threshold: lower scores are left out; None takes what the weights file stores, else 0.5.
+            score_threshold: lower scores are left out; None takes what the weights file stores (one a class,
+                if ``evaluate.py --store-thresholds`` put them there), else 0.5.
 
         Returns:
             Detections on the CPU, best first, boxes as (x1, y1, x2, y2) in pixels of the original image, which is
@@ -114,19 +118,22 @@ class Detector:
             ImageError: a file cannot be read, or an array is not of that form.
             UsageError: the threshold is not in 0..1.
         """
-        threshold = self.score_threshold if score_threshold is None else score_threshold
-        if not 0 <= threshold <= 1:
-            raise UsageError(f"score_threshold must be in 0..1, got {threshold}")
+        if score_threshold is None:
+            thresholds = torch.tensor(self.class_thresholds or [self.score_threshold] * len(self.class_names))
+        elif 0 <= score_threshold <= 1:
+            thresholds = torch.full((len(self.class_names),), score_threshold)
+        else:
+            raise UsageError(f"score_threshold must be in 0..1, got {score_threshold}")
         if isinstance(images, Picture):
-            return self._predict_one(images, threshold)
-        return [self._predict_one(image, threshold) for image in images]
+            return self._predict_one(images, thresholds)
+        return [self._predict_one(image, thresholds) for image in images]
 
-    def _predict_one(self, picture: Picture, threshold: float) -> Detections:
+    def _predict_one(self, picture: Picture, thresholds: torch.Tensor) -> Detections:
         image = self._read(picture)
         views = test_views(image, self.config.data.resize, self.config.evaluation)
         batch, mirrored = ImageBatch.of([pixels for pixels, _ in views]), [turned for _, turned in views]
         found = detect(self.model, batch, mirrored, [Size(*image.shape[:2])], self.device, self.precision)[0]
-        return found.keep(found.scores >= threshold)
+        return found.keep(found.scores >= thresholds[found.labels])
 
     def _read(self, picture: Picture) -> np.ndarray:
         if isinstance(picture, Image.Image):

@@ -107,22 +107,26 @@ class RunFolder:
 
     def write_environment(self) -> None:
         """Notes versions, hardware, revision and command in environment.json."""
-        facts = {
-            "detector": __version__,
-            "python": platform.python_version(),
-            **versions(),
-            "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-            "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
-            "cpu": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-            "system": platform.platform(),
-            "host": socket.gethostname(),
-            "processes": int(os.environ.get("WORLD_SIZE", "1")),
-            "git_revision": _git_revision(),
-            "command": sys.argv,
-            "folder": str(Path.cwd()),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        replace_file(self.path / "environment.json", json.dumps(facts, indent=1))
+        replace_file(self.path / "environment.json", json.dumps(environment(), indent=1))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware, revision and command."""
+    return {
+        "detector": __version__,
+        "python": platform.python_version(),
+        **versions(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+        "cpu": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "system": platform.platform(),
+        "host": socket.gethostname(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "git_revision": _git_revision(),
+        "command": sys.argv,
+        "folder": str(Path.cwd()),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
 
 
 def versions() -> dict[str, str | None]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 from typing_extensions import Self
 
@@ -19,6 +21,8 @@ from detector.durable import replace_file
 from detector.errors import MachineError
 
 _log = logging.getLogger(__name__)
+
+_PICTURES = 4
 
 
 class RunLog:
@@ -95,6 +99,13 @@ class RunLog:
         groups = {group: metrics.get(group, {}) for group in ("coco", "voc07", "voc")}
         values = {f"{group}/{name}": value for group, row in groups.items() for name, value in row.items()}
         self._draw({name: value for name, value in values.items() if value is not None}, iteration)
+
+    def pictures(self, iteration: int, folder: Path) -> None:
+        """Shows the first drawn images of an evaluation in TensorBoard."""
+        for path in sorted(folder.glob("*.jpg"))[:_PICTURES]:
+            with suppress(OSError), Image.open(path) as image:
+                if self._board is not None:
+                    self._board.add_image(f"evaluation/{path.stem}", np.asarray(image), iteration, dataformats="HWC")
 
     def draw_curves(self) -> None:
         """Draws losses, learning rate and evaluations of the whole run to curves.png."""

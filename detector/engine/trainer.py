@@ -23,7 +23,7 @@ from detector.engine.checkpoint import TrainingState
 from detector.engine.checkpoint_writer import CheckpointWriter
 from detector.engine.distributed import Processes
 from detector.engine.divergence import explain_divergence, save_diverged
-from detector.engine.evaluation import evaluate_model
+from detector.engine.evaluation import Asked, evaluate_model
 from detector.engine.learner import Learner, Update
 from detector.engine.machine import is_out_of_memory, workers_that_fit
 from detector.engine.meter import Meter
@@ -267,7 +267,7 @@ class Trainer:
             self.device,
             self.processes,
             self.folder.evaluation,
-            lambda: bool(stop),
+            Asked(provenance=self._provenance(), should_stop=lambda: bool(stop)),
         )
         if metrics is None:
             self._interrupt(log, writer, stop)
@@ -276,8 +276,16 @@ class Trainer:
             if value >= max(log.evaluations.values(), default=0.0):
                 self._write_weights("model_best.safetensors")
             log.evaluation(self.iteration, metrics, value)
+            log.pictures(self.iteration, self.folder.evaluation / "pictures")
             _log.info("evaluation at iteration %d\n%s", self.iteration, format_metrics(metrics))
         return metrics
+
+    def _provenance(self) -> dict[str, str]:
+        return {
+            "Run": str(self.folder.path.absolute()),
+            "Iteration": f"{self.iteration} of {self.config.training.iterations}",
+            "Training set": f"{len(self.train_set)} images, fingerprint {self.origin['train_set']}",
+        }
 
     def _interrupt(self, log: RunLog | None, writer: CheckpointWriter | None, stop: StopRequest) -> NoReturn:
         if writer is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.evaluation.matching import Matches
-from detector.structures import Annotations
+from detector.evaluation.matching import Matches, match_all
+from detector.structures import Annotations, DetectionTable
 
 
 @dataclass(frozen=True)
@@ -115,3 +115,22 @@ def best_common_point(curves: Sequence[ScoreCurve]) -> OperatingPoint | None:
                 total += np.where(shown > 0, values[here], 0.0) / len(curves)
     best = int(f1.argmax())
     return OperatingPoint(float(scores[best]), float(precision[best]), float(recall[best]))
+
+
+def choose_thresholds(truth: Annotations, found: DetectionTable, precision: float | None) -> list[OperatingPoint]:
+    """A score for each class.
+
+    Args:
+        truth: ground truth.
+        found: detections.
+        precision: wanted at least, with the most recall; None for the best F1.
+
+    Returns:
+        One point a class; where no score will do, that of the best F1, and failing that 0.5.
+    """
+    curves = score_curves(truth, match_all(truth, found))
+    points = []
+    for curve in curves:
+        point = curve.best_f1() if precision is None else curve.for_precision(precision) or curve.best_f1()
+        points.append(point or curve.at(0.5))
+    return points

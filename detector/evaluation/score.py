@@ -101,22 +101,6 @@ def format_metrics(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
-def explain(truth: Annotations, found: DetectionTable, metrics: Metrics) -> list[str]:
-    """Sentences on numbers that would otherwise puzzle: undefined or zero."""
-    sentences = []
-    absent = [_short(name) for name, row in metrics["per_class"].items() if not row["objects"]]
-    if len(absent) == len(truth.class_names):
-        sentences.append("there is no ground truth at all, so no AP is defined")
-    elif absent:
-        more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
-        sentences.append(f"classes without ground truth are left out of the means: {', '.join(absent[:10])}{more}")
-    if not len(found):
-        sentences.append("there are no detections, so AP is 0; is the model trained, is score_threshold too high?")
-    elif headline(metrics) == 0:
-        sentences.append("AP is 0 though there are detections; compare some with the ground truth in pictures")
-    return sentences
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None

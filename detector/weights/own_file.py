@@ -27,6 +27,7 @@ class WeightsInfo:
         category_ids: of the data set it was trained on, in the same order; results are written with them.
         iteration: of the training that made it.
         score_threshold: the score from which detections are worth showing; None if nobody has chosen one.
+        class_thresholds: the same for each class, in the order of labels; empty if nobody has chosen them.
         run: folder of the training that made it; empty if unknown.
         fingerprint: of the annotations that it was trained on; empty if unknown.
     """
@@ -36,6 +37,7 @@ class WeightsInfo:
     category_ids: tuple[ImageId, ...]
     iteration: int
     score_threshold: float | None = None
+    class_thresholds: tuple[float, ...] = ()
     run: str = ""
     fingerprint: str = ""
 
@@ -58,6 +60,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], info: WeightsInfo) -
         "category_ids": json.dumps(info.category_ids),
         "iteration": str(info.iteration),
         "score_threshold": json.dumps(info.score_threshold),
+        "class_thresholds": json.dumps(info.class_thresholds),
         "run": info.run,
         "fingerprint": info.fingerprint,
     }
@@ -80,12 +83,16 @@ def parse_info(metadata: Mapping[str, str], path: Path) -> WeightsInfo | None:
     try:
         names, ids = json.loads(metadata["class_names"]), json.loads(metadata["category_ids"])
         threshold = json.loads(metadata["score_threshold"])
+        thresholds = json.loads(metadata.get("class_thresholds", "[]"))
         sound = (
             isinstance(names, list)
             and isinstance(ids, list)
             and len(names) == len(ids)
             and all(isinstance(name, str) for name in names)
             and (threshold is None or 0 <= threshold <= 1)
+            and isinstance(thresholds, list)
+            and len(thresholds) in (0, len(names))
+            and all(0 <= value <= 1 for value in thresholds)
         )
         if not sound:
             raise ValueError
@@ -95,6 +102,7 @@ def parse_info(metadata: Mapping[str, str], path: Path) -> WeightsInfo | None:
             tuple(ids),
             int(metadata["iteration"]),
             threshold,
+            tuple(map(float, thresholds)),
             metadata.get("run", ""),
             metadata.get("fingerprint", ""),
         )

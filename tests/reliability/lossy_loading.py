@@ -1,6 +1,6 @@
-"""Data whose reading fails in bad ways, and what remains of the workers; run as a program, a machine short of something.
+"""Data whose reading fails in bad ways, and what remains of the workers.
 
-The program prints as JSON what came of loading under a limit of open files, or with little shared memory.
+Run as a program it loads under a limit of open files, or with little shared memory, and prints what came of it as JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.reliability.runs import NARROW
 from tests.tiny import tiny_config, write_tiny
 
 SHAPES = ShapesDataset(40, 0, Size(64, 80), hard=False)
-LARGE = "data.resize={train_short_side: [400], test_short_side: 400, max_long_side: 800}"
+LARGE = "data.resize={train_short_side: [500], test_short_side: 500, max_long_side: 800}"
 
 
 class Failing:
@@ -84,9 +84,7 @@ def training_on(data: Any, *overrides: str) -> TrainingBatches:
 def left_over() -> list[str]:
     """Processes and shared memory of this process that ought to be gone."""
     running = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [str(child) for child in running] + [
-        path.name for path in Path("/dev/shm").glob(f"torch_{os.getpid()}_*")
-    ]
+    return [str(child) for child in running] + [path.name for path in Path("/dev/shm").glob(f"torch_{os.getpid()}_*")]
 
 
 def load(limit_s: int = 60) -> dict[str, Any]:

@@ -1,0 +1,160 @@
+"""The report: one HTML file that holds its style, its script, its charts and its pictures.
+
+A content security policy forbids every request and every script but the page's own; names of classes and images are
+escaped besides.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from detector.durable import replace_file
+from detector.errors import MachineError
+from detector.evaluation.report import content, overview
+from detector.evaluation.report.numbers import count, shorten
+from detector.evaluation.report.pictures import Picture, fit
+
+__all__ = ["Picture", "write_report"]
+
+_LIMIT = 5_000_000
+_SLACK = 2_000
+_HERE = Path(__file__).parent
+_LONGEST_FACT = 160
+_LONGEST_TEXT = 200_000
+_SECTIONS = {
+    "numbers": "Numbers",
+    "warnings": "Warnings",
+    "classes": "Classes",
+    "curves": "Precision and recall",
+    "errors": "Kinds of errors",
+    "stages": "Where objects were lost",
+    "confusion": "Confusion",
+    "calibration": "Calibration",
+    "slices": "Size and shape",
+    "images": "Worst images",
+    "data": "Data",
+    "origin": "Configuration",
+}
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A picture as the page shows it; kinds and classes are numbers of the filters' entries."""
+
+    title: str
+    errors: str
+    classes: str
+    kind_numbers: str
+    class_numbers: str
+    source: str
+    width: int
+    height: int
+
+
+def write_report(
+    path: Path,
+    metrics: dict[str, Any],
+    analysis: dict[str, Any],
+    provenance: dict[str, str],
+    pictures: Sequence[Picture],
+) -> None:
+    """Writes the page, smaller than 5 MB: pictures shrink, and the last ones go, until it is.
+
+    Args:
+        path: the HTML file.
+        metrics: the content of metrics.json.
+        analysis: the content of analysis.json; parts that are missing are named as missing.
+        provenance: title -> text; texts of several lines stand folded at the end.
+        pictures: ground truth beside detections, the worst image first.
+
+    Raises:
+        MachineError: the file cannot be written.
+    """
+    values = _values(metrics, analysis, provenance)
+    bare = _render(values, pictures, bare=True)
+    shown = fit(pictures, _LIMIT - _SLACK - len(bare.encode()))
+    page = _render(values | {"pictures_left_out": len(pictures) - len(shown)}, shown)
+    try:
+        replace_file(path, page)
+    except OSError as error:
+        raise MachineError(f"{path}: the report cannot be written ({error.strerror or error})") from None
+
+
+def _render(values: dict[str, Any], pictures: Sequence[Picture], bare: bool = False) -> str:
+    """The page; a bare one has all but the bytes of the pictures."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    kinds = list(dict.fromkeys(kind for picture in pictures for kind in picture.errors))
+    classes = sorted({name for picture in pictures for name in picture.classes})
+    cards = [_card(picture, kinds, classes, bare) for picture in pictures]
+    filters = {"Kind of error": ("kinds", kinds), "Class": ("classes", [shorten(name, 40) for name in classes])}
+    return environment.get_template("page.html.j2").render(values, cards=cards, filters=filters)
+
+
+def _card(picture: Picture, kinds: list[str], classes: list[str], bare: bool) -> _Card:
+    width, height = picture.size()
+    return _Card(
+        shorten(picture.title),
+        content.error_list(picture.errors) or "no error",
+        ", ".join(shorten(name, 40) for name in picture.classes),
+        " ".join(str(kinds.index(kind)) for kind in picture.errors),
+        " ".join(str(classes.index(name)) for name in picture.classes),
+        "" if bare else picture.data_uri(),
+        width,
+        height,
+    )
+
+
+def _values(metrics: dict[str, Any], analysis: dict[str, Any], provenance: dict[str, str]) -> dict[str, Any]:
+    """All that the template shows, pictures left out."""
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    facts, texts = _sorted_provenance(provenance)
+    warnings = [str(sentence) for sentence in analysis.get("warnings") or []]
+    sections = {key: title for key, title in _SECTIONS.items() if key != "warnings" or warnings}
+    return {
+        "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704, our own
+        "script": Markup(script),  # noqa: S704, our own
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "sections": sections,
+        "run": shorten(provenance.get("Run", ""), 120),
+        "objects": sum(row.get("objects") or 0 for row in (metrics.get("per_class") or {}).values()),
+        "metrics": metrics,
+        "analysis": analysis,
+        "warnings": warnings,
+        "facts": facts,
+        "texts": texts,
+        "groups": overview.headline(metrics, analysis),
+        "classes": overview.class_table(metrics, analysis),
+        "curves": content.curves(analysis),
+        "error_bars": content.error_bars(analysis),
+        "calibration_chart": content.calibration_chart(analysis),
+        "calibration_rows": content.calibration_rows(analysis),
+        "histogram": content.histogram(analysis),
+        "pictures_left_out": 0,
+        "content": content,
+        "count": count,
+    }
+
+
+def _sorted_provenance(provenance: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Short texts, and those of several lines."""
+    facts, texts = {}, {}
+    for title, text in provenance.items():
+        if "\n" in text.strip() or len(text) > _LONGEST_FACT:
+            texts[title] = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}\n… cut here"
+        else:
+            facts[title] = text.strip() or "–"
+    return facts, texts
