@@ -10,6 +10,7 @@ import yaml
 
 from detector.config.load import read_tree, validate
 from detector.config.yaml_tree import Dumper, KeyPath, Tree
+from detector.errors import one_line
 
 _COLUMN = 60
 
@@ -38,4 +39,4 @@ def _lines(section: dict[str, Any], tree: Tree, path: KeyPath) -> Iterator[str]:
             continue
         shown = yaml.dump(value, Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=10**6)
         text = f"{indent}{key}: {shown.removesuffix('...' + chr(10)).rstrip()}"
-        yield f"{text:<{_COLUMN}}  # {tree.origins.get(place, 'default')}"
+        yield f"{text:<{_COLUMN}}  # {one_line(tree.origins.get(place, 'default'))}"

@@ -15,6 +15,7 @@ from PIL import Image
 from detector.config.load import dump_config
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
+from detector.data.loader import Batch
 from detector.durable import replace_file
 from detector.engine.run_folder import environment
 from detector.engine.stages import find_lost
@@ -24,13 +25,25 @@ from detector.evaluation.report.page import Picture, write_report
 from detector.evaluation.score import Metrics
 from detector.models.faster_rcnn import FasterRCNN
 from detector.structures import Annotations, Detections, DetectionTable
-from detector.visualization.draw import draw_comparison, save_image
+from detector.visualization.draw import draw_batch, draw_comparison, save_image
 
 _log = logging.getLogger(__name__)
 
 _EXAMPLES = 8
 _SHOWN_SCORE = 0.5
 _WIDEST = 1000
+
+
+def draw_first_batch(parts: Sequence[Batch], class_names: Sequence[str], folder: Path) -> None:
+    """The first batch as the network gets it, for a look at boxes and augmentation."""
+    pictures = [
+        (image[:, : size.height, : size.width], target)
+        for part in parts
+        for image, size, target in zip(part.images.pixels, part.images.sizes, part.targets, strict=True)
+    ]
+    path = folder / "first_batch.jpg"
+    save_image(path, draw_batch(pictures, class_names))
+    _log.info("the first batch, augmented, with its boxes: %s", path)
 
 
 def draw_examples(dataset: DetectionDataset, found: list[Detections], folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -15,10 +14,11 @@ from detector.config.load import dump_config
 from detector.config.schema import Config
 from detector.data.build import wide_images
 from detector.data.dataset import DetectionDataset
-from detector.data.loader import BadSample, Batch, TrainingBatches, iterate
+from detector.data.loader import Batch, TrainingBatches, iterate
 from detector.data.randomness import seed_global_streams
 from detector.data.sampler import TrainingOrder
 from detector.data.transforms import TrainTransform
+from detector.engine.bad_samples import BadSamples
 from detector.engine.checkpoint import TrainingState
 from detector.engine.checkpoint_writer import CheckpointWriter
 from detector.engine.distributed import Processes
@@ -29,11 +29,11 @@ from detector.engine.machine import is_out_of_memory, workers_that_fit
 from detector.engine.meter import Meter
 from detector.engine.optim import learning_rate
 from detector.engine.origin import origin_of
+from detector.engine.reporting import draw_first_batch
 from detector.engine.run_folder import RunFolder
 from detector.engine.run_log import RunLog
 from detector.engine.signals import StopRequest, exit_code_of
 from detector.errors import (
-    DatasetError,
     DetectorError,
     FailedElsewhere,
     Interrupted,
@@ -43,7 +43,6 @@ from detector.errors import (
 )
 from detector.evaluation.score import Metrics, format_metrics, headline
 from detector.models.faster_rcnn import FasterRCNN
-from detector.visualization.draw import draw_batch, save_image
 from detector.weights.own_file import WeightsInfo, save_weights
 
 _log = logging.getLogger(__name__)
@@ -94,7 +93,7 @@ class Trainer:
         self.meter = Meter(training.batch_size)
         self.origin = origin_of(config, train_set, processes.world_size)
         self.iteration = 0
-        self._bad: dict[str, str] = {}
+        self.bad = BadSamples(folder.bad_samples, len(train_set), config.data.max_bad_fraction)
 
     def restore(self, state: TrainingState) -> None:
         """Goes on from a checkpoint.
@@ -172,12 +171,12 @@ class Trainer:
             parts: list[Batch] = []
             with self.processes.together():
                 parts += [next(stream) for _ in range(self.accumulation)]
-                self._note_bad([item for part in parts for item in part.bad])
+                self.bad.note([item for part in parts for item in part.bad])
                 if writer is not None:
                     writer.poll()
             waited = time.monotonic() - waiting
             if self.iteration == 0 and self.processes.is_main:
-                self._draw_first(parts)
+                draw_first_batch(parts, self.train_set.annotations.class_names, self.folder.samples)
             self.meter.add(self._update(parts), waited)
             self.iteration += 1
             if log is not None:
@@ -217,21 +216,6 @@ class Trainer:
                 self.processes.agree(TrainingError(message))
             _log.warning("%s; this update is left out", message)
         return update
-
-    def _note_bad(self, found: list[BadSample]) -> None:
-        """Keeps the list of images that were left out, and stops if they become too many."""
-        new = {item.path: item.problem for item in found if item.path not in self._bad}
-        self._bad.update(new)
-        for path, problem in new.items():
-            _log.warning("%s; left out, another image stands in", problem)
-            with suppress(OSError), open(self.folder.bad_samples, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"file": path, "problem": problem}) + "\n")
-        limit = self.config.data.max_bad_fraction
-        if new and len(self._bad) > limit * len(self.train_set):
-            raise DatasetError(
-                f"{len(self._bad)} of {len(self.train_set)} images cannot be read, more than data.max_bad_fraction "
-                f"({limit:g}) allows; they are listed in {self.folder.bad_samples}; mend them or raise the limit"
-            )
 
     def _save_is_due(self) -> bool:
         every = self.config.training.checkpoint_every
@@ -339,14 +323,3 @@ class Trainer:
                 fingerprint=self.origin["train_set"],
             )
             save_weights(self.folder.path / name, self.learner.best_model.state_dict(), info)
-
-    def _draw_first(self, parts: list[Batch]) -> None:
-        """The first batch as the network gets it, for a look at boxes and augmentation."""
-        pictures = [
-            (image[:, : size.height, : size.width], target)
-            for part in parts
-            for image, size, target in zip(part.images.pixels, part.images.sizes, part.targets, strict=True)
-        ]
-        path = self.folder.samples / "first_batch.jpg"
-        save_image(path, draw_batch(pictures, self.train_set.annotations.class_names))
-        _log.info("the first batch, augmented, with its boxes: %s", path)

@@ -35,7 +35,7 @@ def plot_rate_test(
     axes.plot(rates, smoothed, color=_STRONG, linewidth=2, label="smoothed")
     axes.axvline(suggestion, color="#c0392b", linestyle="--", label=f"suggested: {suggestion:.2g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", title="Loss while the learning rate rises")
-    axes.set_ylim(bottom=0, top=1.5 * max(smoothed))
+    axes.set_ylim(bottom=0, top=1.5 * max(smoothed) or 1)
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)

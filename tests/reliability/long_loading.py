@@ -25,7 +25,7 @@ from tests.tiny import tiny_config
 
 IMAGES, OBJECTS, CLASSES = 120_000, 1_200_000, 80
 SIZE = Size(48, 64)
-BATCH, WORKERS = 8, 2
+BATCH, WORKERS = 4, 2
 
 
 def annotations() -> Annotations:

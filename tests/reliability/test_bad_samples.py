@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import pytest
 
 from detector.cli import evaluate, train
 from detector.config import load_config
+from detector.data import images
 from detector.data.build import open_split, wide_images
 from detector.data.export import write_coco
 from detector.data.sampler import TrainingOrder
@@ -260,6 +263,23 @@ def test_a_training_that_goes_on_counts_those_of_before(world: World, too_many: 
     assert "3 of 200 images cannot be read" in outcome.errors[0]
 
 
+# What is no fault of the image
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_machine_that_falls_short_is_not_a_bad_image(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(images, "open", refuse, raising=False)
+    outcome = world.train("run", SKIP, iterations=1)
+    assert outcome.code == 3
+    assert len(outcome.errors) == 1
+    assert not Path("run/bad_samples.jsonl").exists()
+
+
 # In evaluation
 
 
@@ -271,9 +291,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small.path / "run/model_final.safetensors"
 
 
-def evaluated(images: World, weights: Path, *arguments: str) -> Outcome:
+def evaluated(data: World, weights: Path, *arguments: str) -> Outcome:
     return run(
-        evaluate.main, weights, f"data.val={images.source}", "device=cpu", "evaluation.batch_size=4", *arguments,
+        evaluate.main, weights, f"data.val={data.source}", "device=cpu", "evaluation.batch_size=4", *arguments,
         "--output", "evaluation",
     )  # fmt: skip
 
@@ -281,9 +301,9 @@ def evaluated(images: World, weights: Path, *arguments: str) -> Outcome:
 @pytest.fixture
 def small(tmp_path: Path) -> World:
     """Twelve images, of which the fourth is an empty file."""
-    images = World.make(tmp_path, images=12)
-    images.file_of(3).write_bytes(b"")
-    return images
+    world = World.make(tmp_path, images=12)
+    world.file_of(3).write_bytes(b"")
+    return world
 
 
 def test_in_evaluation_an_image_that_cannot_be_read_stops(small: World, weights: Path) -> None:

@@ -34,7 +34,7 @@ from detector.engine.divergence import explain_divergence, save_diverged
 from detector.engine.learner import LOSSES, Learner, Update
 from detector.errors import TrainingError
 from detector.models import resnet
-from detector.structures import ImageBatch, ImageInfo, Size
+from detector.structures import Size
 from tests.reliability.commands import Outcome, lines_of, run
 from tests.reliability.runs import NARROW
 from tests.tiny import TINY, tiny_config, tiny_model, write_tiny
@@ -179,7 +179,7 @@ def test_the_line_has_iteration_losses_gradient_rate_and_images(data: Path, dive
     values = [re.search(rf"{name} (\S+)[,;]", line) for name in LOSSES]
     assert [bool(value and not math.isfinite(float(value[1]))) for value in values].count(True) >= 1
     assert re.search(r"gradient norm (nan|inf); ", line)
-    assert re.search(r"learning rate [\de.-]+; ", line)
+    assert "learning rate 0.00" in line
     assert f"images {companions(data)[0]}, {companions(data)[1]}" in line
 
 
@@ -238,12 +238,11 @@ def test_a_rate_far_too_high_is_told_like_that_too(data: Path) -> None:
 
 
 def test_what_to_do_is_not_cut_off_for_long_names() -> None:
-    infos = tuple(ImageInfo(f"2007_{number:06d}", "", None) for number in range(8))
-    batch = Batch(ImageBatch.of([torch.zeros(3, 8, 8)] * 8), (), tuple(range(8)), infos, ())
-    update = Update(dict.fromkeys(LOSSES, -1.234e-05), -1.234e-05, made=False)
+    ids = [f"2007_{number:06d}" for number in range(16)]
+    update = Update(dict.fromkeys(LOSSES, -1.234e-05), -1.234e-05, made=False, diverged=True)
     place = Path("runs/faster_rcnn_r101_c4_0712/diverged-000012345/rank0.pt")
-    shown = explain_divergence(123456, update, 1.23e-05, [batch, batch], place)[:SHOWN]
-    for words in ("2007_000000", f"--replay {place}", "training.gradient_clip"):
+    shown = explain_divergence(123456, update, 1.23e-05, ids, place)[:SHOWN]
+    for words in (ids[0], f"--replay {place}", "training.gradient_clip"):
         assert words in shown
 
 

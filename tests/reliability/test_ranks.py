@@ -10,9 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -38,6 +38,8 @@ TIMING = {"images_per_second", "data_wait", "memory_mib"}
 class Launch:
     """A torchrun with its two ranks."""
 
+    started: ClassVar[list[Launch]] = []
+
     def __init__(self, folder: Path, *overrides: str, restarts: int = 0) -> None:
         self.run = folder / "run"
         self.log = folder / f"console-{time.monotonic_ns()}.txt"
@@ -48,6 +50,7 @@ class Launch:
                 [*command, *OVERRIDES, *overrides, "--output", str(self.run)],
                 stderr=console, stdout=console, env=dict(os.environ, OMP_NUM_THREADS="1"), cwd=folder,
             )  # fmt: skip
+        self.started.append(self)
 
     def ranks(self) -> list[psutil.Process]:
         """The processes of both ranks, by rank; empty while they start."""
@@ -88,6 +91,17 @@ def assert_same_end(run: Path, whole: Path) -> None:
         ours, theirs = load_file(run / name), load_file(whole / name)
         assert ours.keys() == theirs.keys()
         assert all(ours[key].equal(theirs[key]) for key in ours)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """A test that fails leaves no torchrun behind."""
+    yield
+    for launch in Launch.started:
+        if launch.agent.poll() is None:
+            launch.agent.kill()
+            launch.agent.wait()
+    Launch.started.clear()
 
 
 @pytest.fixture(scope="module")

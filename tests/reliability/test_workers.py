@@ -114,7 +114,8 @@ def test_batches_can_be_loaded_after_a_loss() -> None:
 
 
 def test_a_worker_that_dies_does_not_interrupt_what_is_computed() -> None:
-    batches = iterate(evaluation_of(Failing(1, "kill")), range(20), WORKERS, CPU, 60)
+    # The worker gets this batch when the first is taken.
+    batches = iterate(evaluation_of(Failing(AHEAD, "kill")), range(20), WORKERS, CPU, 60)
     next(batches)
     finished = time.monotonic() + 1.0
     while time.monotonic() < finished:

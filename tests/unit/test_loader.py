@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -73,6 +74,13 @@ def test_workers_change_nothing_in_training(workers: int) -> None:
 def test_workers_change_nothing_in_evaluation(workers: int) -> None:
     batches = EvaluationBatches(SHAPES, range(10), tiny_config("evaluation.batch_size=3"))
     assert_equal(loaded(batches, 4, workers), loaded(batches, 4))
+
+
+def test_batches_reach_workers_that_are_not_forked() -> None:
+    # Everywhere but on Linux, and there from Python 3.14 on, workers get what they need through a pipe.
+    for batches in (training(), EvaluationBatches(SHAPES, range(10), tiny_config())):
+        sent = pickle.loads(pickle.dumps(batches))
+        assert_equal(loaded(sent, 4), loaded(batches, 4))
 
 
 def test_a_later_start_goes_on_with_the_same_batches() -> None:

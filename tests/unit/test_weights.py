@@ -19,7 +19,6 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-import detector.weights.own_file
 from detector.config import dump_config
 from detector.config.schema import ModelConfig
 from detector.errors import MachineError, WeightsError
@@ -187,15 +186,14 @@ def test_saving_again_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) 
 
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill_the_disk(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
+    def fill_the_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     path = tmp_path / "a.safetensors"
     save(path, Small())
     before = path.read_bytes()
-    monkeypatch.setattr(detector.weights.own_file, "save_file", fill_the_disk)
-    with pytest.raises(MachineError, match=r"a\.safetensors: cannot be written: .*No space left"):
+    monkeypatch.setattr(os, "fsync", fill_the_disk)
+    with pytest.raises(MachineError, match=r"a\.safetensors: cannot be written .*No space left"):
         save(path, Small())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -54,7 +54,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Group:
-    """The numbers of one protocol, the large ones first."""
+    """The numbers of one protocol; the first one's first numbers are large."""
 
     title: str
     large: list[Number]
@@ -92,6 +92,10 @@ class ClassTable:
     rows: list[tuple[str, list[Cell]]]
     left_out: int
 
+    def has(self, title: str) -> bool:
+        """Whether there is such a column."""
+        return any(column.title == title for column in self.columns)
+
 
 def headline(metrics: Mapping[str, Any], analysis: Mapping[str, Any]) -> list[Group]:
     """The numbers of each protocol that ran; intervals where they are known.
@@ -101,7 +105,7 @@ def headline(metrics: Mapping[str, Any], analysis: Mapping[str, Any]) -> list[Gr
         analysis: the content of analysis.json.
     """
     intervals = analysis.get("intervals") or {}
-    groups = []
+    groups: list[Group] = []
     for key, title in _GROUPS.items():
         if key not in metrics:
             continue
@@ -114,7 +118,8 @@ def headline(metrics: Mapping[str, Any], analysis: Mapping[str, Any]) -> list[Gr
             )
             for name, value in metrics[key].items()
         ]
-        groups.append(Group(title, numbers[:_LARGE], numbers[_LARGE:]))
+        large = 0 if groups else _LARGE
+        groups.append(Group(title, numbers[:large], numbers[large:]))
     return groups
 
 
@@ -134,9 +139,7 @@ def class_table(metrics: Mapping[str, Any], analysis: Mapping[str, Any]) -> Clas
     columns += [Column(*_COLUMNS[key]) for key in measured]
     columns += [Column(title, hint) for _, title, hint in _POINT_COLUMNS if points is not None]
     intervals = (analysis.get("intervals") or {}).get("per_class") or {}
-    rows = [
-        (shorten(name), list(_cells(classes[name], measured, intervals.get(name), points, name))) for name in shown
-    ]
+    rows = [(shorten(name), list(_cells(classes[name], measured, intervals.get(name), points, name))) for name in shown]
     return ClassTable(columns, rows, len(classes) - len(shown))
 
 

@@ -18,8 +18,8 @@ from markupsafe import Markup
 
 from detector.durable import replace_file
 from detector.errors import MachineError
-from detector.evaluation.report import content, overview
-from detector.evaluation.report.numbers import count, shorten
+from detector.evaluation.report import bars, content, overview
+from detector.evaluation.report.numbers import DASH, count, score, several, shorten
 from detector.evaluation.report.pictures import Picture, fit
 
 __all__ = ["Picture", "write_report"]
@@ -125,27 +125,51 @@ def _values(metrics: dict[str, Any], analysis: dict[str, Any], provenance: dict[
     warnings = [str(sentence) for sentence in analysis.get("warnings") or []]
     sections = {key: title for key, title in _SECTIONS.items() if key != "warnings" or warnings}
     return {
-        "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704, our own
-        "script": Markup(script),  # noqa: S704, our own
+        "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "sections": sections,
         "run": shorten(provenance.get("Run", ""), 120),
-        "objects": sum(row.get("objects") or 0 for row in (metrics.get("per_class") or {}).values()),
-        "metrics": metrics,
-        "analysis": analysis,
         "warnings": warnings,
         "facts": facts,
         "texts": texts,
+        "pictures_left_out": 0,
+        "count": count,
+        "several": several,
+        **_numbers(metrics, analysis),
+        **_charts(analysis),
+    }
+
+
+def _numbers(metrics: dict[str, Any], analysis: dict[str, Any]) -> dict[str, Any]:
+    classes = metrics.get("per_class") or {}
+    stages, confusion = analysis.get("stages") or {}, analysis.get("confusion") or {}
+    return {
+        "images": metrics.get("images"),
+        "detections": metrics.get("detections"),
+        "objects": sum(row.get("objects") or 0 for row in classes.values()),
+        "class_count": len(classes),
+        "samples": (analysis.get("intervals") or {}).get("samples"),
         "groups": overview.headline(metrics, analysis),
         "classes": overview.class_table(metrics, analysis),
+        "errors": bars.error_bars(analysis),
+        "stages_sentence": bars.stages_sentence(stages),
+        "stages": bars.stage_bars(stages),
+        "proposals": bars.proposal_recall(stages),
+        "slices": bars.slice_tables(analysis),
+        "confusion": content.confusion_rows(confusion),
+        "confusion_score": score(confusion.get("score")),
+        "worst": content.worst_rows(analysis),
+    }
+
+
+def _charts(analysis: dict[str, Any]) -> dict[str, Any]:
+    return {
         "curves": content.curves(analysis),
-        "error_bars": content.error_bars(analysis),
         "calibration_chart": content.calibration_chart(analysis),
-        "calibration_rows": content.calibration_rows(analysis),
+        "calibration": content.calibration_rows(analysis),
+        "data": content.data_facts(analysis),
         "histogram": content.histogram(analysis),
-        "pictures_left_out": 0,
-        "content": content,
-        "count": count,
     }
 
 
@@ -156,5 +180,5 @@ def _sorted_provenance(provenance: dict[str, str]) -> tuple[dict[str, str], dict
         if "\n" in text.strip() or len(text) > _LONGEST_FACT:
             texts[title] = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}\n… cut here"
         else:
-            facts[title] = text.strip() or "–"
+            facts[title] = text.strip() or DASH
     return facts, texts

@@ -36,7 +36,7 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         with Image.open(io.BytesIO(self.jpeg)) as image:
-            return image.size
+            return image.width, image.height
 
 
 def fit(pictures: Sequence[Picture], room: int) -> list[Picture]:
