@@ -21,6 +21,7 @@ from detector.engine.run_folder import environment
 from detector.engine.stages import find_lost
 from detector.errors import DatasetError, ImageError, MachineError
 from detector.evaluation.analysis import Analysis, analyse
+from detector.evaluation.error_kinds import SHOWN_SCORE
 from detector.evaluation.report.page import Picture, write_report
 from detector.evaluation.score import Metrics
 from detector.models.faster_rcnn import FasterRCNN
@@ -30,7 +31,7 @@ from detector.visualization.draw import draw_batch, draw_comparison, save_image
 _log = logging.getLogger(__name__)
 
 _EXAMPLES = 8
-_SHOWN_SCORE = 0.5
+_SURE_SCORE = 0.5
 _WIDEST = 1000
 
 
@@ -49,7 +50,7 @@ def draw_first_batch(parts: Sequence[Batch], class_names: Sequence[str], folder:
 def draw_examples(dataset: DetectionDataset, found: list[Detections], folder: Path) -> None:
     """Pictures of a few images, spread over the data set: ground truth beside detections."""
     for index in _spread(len(dataset), _EXAMPLES):
-        picture = _compared(dataset, found, index, _SHOWN_SCORE)
+        picture = _compared(dataset, found, index, _SURE_SCORE)
         if picture is not None:
             save_image(folder / f"{index:06d}.jpg", picture)
 
@@ -88,11 +89,9 @@ def write_report_of_model(
         indices = _spread(len(dataset), max(20, min(200, len(dataset) // 10)))
         _log.info("following missed objects through the network on %d images", len(indices))
         analysis["stages"] = find_lost(model, dataset, indices, config, device)
-    common = analysis["operating_points"]["common"]
-    shown = min(common["score"], _SHOWN_SCORE) if common else _SHOWN_SCORE
     pictures = []
     for item in analysis["worst_images"]:
-        picture = _compared(dataset, found, item["index"], shown)
+        picture = _compared(dataset, found, item["index"], SHOWN_SCORE)
         if picture is not None:
             title = str(item["image_id"])
             pictures.append(Picture(title, item["errors"], tuple(item["classes"]), _jpeg(picture)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from detector.evaluation.confusion import calibration, confuse, slices
-from detector.evaluation.error_kinds import KINDS, ErrorKinds, find_error_kinds, worst_images
+from detector.evaluation.error_kinds import KINDS, SHOWN_SCORE, ErrorKinds, find_error_kinds, worst_images
 from detector.evaluation.intervals import SAMPLES, draw_images, interval, mean_over_classes, resampled_ap
 from detector.evaluation.matching import Matches, image_ranks, match_all
 from detector.evaluation.operating_points import OperatingPoint, ScoreCurve, best_common_point, score_curves
@@ -138,7 +138,7 @@ def _worst(truth: Annotations, found: DetectionTable, matches: Matches, kinds: E
 def _classes_in_error(truth: Annotations, found: DetectionTable, matches: Matches, kinds: ErrorKinds) -> np.ndarray:
     """``(N, K)`` bool: the image has an error with an object or a detection of the class."""
     result = np.zeros((len(truth.image_ids), len(truth.class_names)), dtype=bool)
-    shown = (kinds.kind >= 0) & (matches.scores >= 0.3)
+    shown = (kinds.kind >= 0) & (matches.scores >= SHOWN_SCORE)
     result[found.image_index[matches.rows[shown]], matches.labels[shown]] = True
     result[truth.image_index()[kinds.missed], truth.labels[kinds.missed]] = True
     return result

@@ -26,6 +26,8 @@ KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 RIGHT, IGNORED = -1, -2
 _FOUND_IOU, _BACKGROUND_IOU = 0.5, 0.1
 _CHUNK = 100_000
+# What is looked at in pictures: below, false detections are many and do little harm.
+SHOWN_SCORE = 0.3
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def _ap50(
 
 
 def worst_images(truth: Annotations, found: DetectionTable, matches: Matches, kinds: ErrorKinds) -> np.ndarray:
-    """``(N, len(KINDS))`` int64: errors of each kind in each image, false detections by score of 0.3 and more.
+    """``(N, len(KINDS))`` int64: errors of each kind in each image, false detections from ``SHOWN_SCORE`` on.
 
     Args:
         truth: ground truth.
@@ -189,7 +191,7 @@ def worst_images(truth: Annotations, found: DetectionTable, matches: Matches, ki
         kinds: the errors.
     """
     table = np.zeros((len(truth.image_ids), len(KINDS)), dtype=np.int64)
-    shown = (kinds.kind >= 0) & (matches.scores >= 0.3)
+    shown = (kinds.kind >= 0) & (matches.scores >= SHOWN_SCORE)
     np.add.at(table, (found.image_index[matches.rows[shown]], kinds.kind[shown]), 1)
     np.add.at(table[:, KINDS.index("missed")], truth.image_index()[kinds.missed], 1)
     return table

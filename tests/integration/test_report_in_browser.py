@@ -9,21 +9,13 @@ from typing import Any
 
 import pytest
 
-from detector.evaluation.report.page import write_report
-from tests.evaluations import NASTY, PROVENANCE, evaluate, picture
+from tests.report_inputs import NASTY, write_examples
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[test]'")
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CLASSES = ("zebra", "ant", "cow")
 WIDTHS = (360, 820, 1400)
-CARDS = (
-    ("first", {"missed": 2, "both": 1}, ("ant",)),
-    ("second", {"background": 3}, ("zebra", "cow")),
-    ("third", {"missed": 1}, ("cow",)),
-)
-
 Open = Callable[..., Page]
 
 
@@ -43,19 +35,7 @@ def browser() -> Iterator[Browser]:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with reports."""
     folder = tmp_path_factory.mktemp("reports")
-    metrics, analysis = evaluate(CLASSES, 60)
-    # An undefined AP in the first row shows where rows without a number go.
-    metrics["per_class"]["zebra"]["AP"] = None
-    stages = {"images": 4, "missed": 3, "lost": {"no anchor fits": 3}, "proposal_recall": {"100": 0.9}}
-    pictures = [picture(title, errors, classes, (1200, 500)) for title, errors, classes in CARDS]
-    full = analysis | {"stages": stages, "warnings": ["is this split annotated?"]}
-    write_report(folder / "full.html", metrics, full, PROVENANCE, pictures)
-    many = (*NASTY, *(f"class {number}" for number in range(80 - len(NASTY))))
-    nasty = [picture(name, {"missed": 1}, NASTY) for name in NASTY]
-    write_report(folder / "80.html", *evaluate(many, 200), {name[:9]: name for name in NASTY}, nasty)
-    write_report(folder / "0.html", *evaluate(CLASSES, 0), {}, [])
-    write_report(folder / "1.html", *evaluate(("w" * 500,), 3, 0.0), PROVENANCE, [])
-    write_report(folder / "nothing.html", {}, {}, {}, [])
+    write_examples(folder)
     return folder
 
 

@@ -40,7 +40,9 @@ def tested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Out
             return Update(dict.fromkeys(LOSSES, loss / 4), 1.0, made=finite, diverged=not finite)
 
         monkeypatch.setattr(Learner, "update", update)
-        return run(train.main, write_tiny(tmp_path), "--find-learning-rate", "--output", tmp_path / "rates", *arguments)
+        small = ["data.train=[{format: shapes, images: 4, size: [32, 32]}]", "training.batch_size=1"]
+        command = [write_tiny(tmp_path), "--find-learning-rate", *small, *arguments]
+        return run(train.main, *command, "--output", tmp_path / "rates")
 
     return test
 

@@ -8,7 +8,6 @@ import copy
 import fnmatch
 import hashlib
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +18,11 @@ from detector.errors import MachineError
 from detector.evaluation.report import bars, content, numbers, overview
 from detector.evaluation.report.page import Picture, write_report
 from detector.evaluation.report.pictures import fit
-from tests.evaluations import NASTY, PROVENANCE, Evaluation, evaluate, picture
+from tests.report_inputs import NASTY, PROVENANCE, Evaluation, Parsed, evaluate, picture
 
 LIMIT = 5_000_000
 PLAIN = ("platelet", "red cell", "white cell")
 STAGE_COUNTS = {"images": 40, "objects": 500, "missed": 9, "lost": dict.fromkeys(STAGES, 1), "proposal_recall": {}}
-_VOID = {"meta", "link", "img", "br", "input"}
-
-
-class Parsed(HTMLParser):
-    """The elements of a page with their attributes, and its text without style and script."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.feed(page)
-        self.close()
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in _VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not {"script", "style"} & set(self.open):
-            self.words.append(data)
-
-    def all(self, name: str) -> list[dict[str, str | None]]:
-        """The attributes of all elements of a name."""
-        return [attributes for tag, attributes in self.elements if tag == name]
-
-    def values(self, attribute: str) -> list[str]:
-        """The values of an attribute, wherever it stands."""
-        return [value for _, attributes in self.elements if (value := attributes.get(attribute)) is not None]
 
 
 def render(
