@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -12,7 +13,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from detector.errors import ImageError, one_line, quote
+from detector.errors import ImageError, MachineError, one_line, quote
 from detector.structures import Size
 
 # Others (EPS, PDF, ...) start outside programs or are no pictures to train on.
@@ -87,6 +88,10 @@ def _open(path: str | Path) -> IO[bytes]:
     except FileNotFoundError:
         raise ImageError(f"{name}: no such image file") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise MachineError(
+                f"{name}: {error.strerror}; raise the limit (ulimit -n 65536) or lower data.workers"
+            ) from None
         reason = error.strerror if isinstance(error, OSError) else error
         raise ImageError(f"{name}: cannot be read: {reason}") from None
 

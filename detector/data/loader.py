@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,7 +13,16 @@ from detector.data.dataset import DetectionDataset
 from detector.data.randomness import seed_global_streams
 from detector.data.sampler import TrainingOrder
 from detector.data.transforms import TrainTransform, test_views
-from detector.errors import DatasetError, DetectorError, ImageError, MachineError, WorkerError, one_line
+from detector.data.workers import (
+    Unsent,
+    cause_of_death,
+    explain_loss,
+    look_for_lost,
+    prepare_worker,
+    watch,
+    worker_context,
+)
+from detector.errors import DatasetError, DetectorError, ImageError, one_line
 from detector.structures import ImageBatch, ImageInfo, Sample, Size, Target
 
 # So many unreadable images one after another are no accident.
@@ -166,8 +171,8 @@ class EvaluationBatches(Dataset[Batch | DetectorError]):
         for index in self.chunks[number]:
             try:
                 chosen.append((index, self.dataset[index]))
-            except (ImageError, DatasetError) as error:
-                if self.config.data.on_bad_sample == "error":
+            except DetectorError as error:
+                if self.config.data.on_bad_sample == "error" or not isinstance(error, ImageError | DatasetError):
                     return error
                 bad.append(BadSample(self.dataset.info(index).path, str(error)))
         views = [
@@ -210,21 +215,28 @@ def iterate(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         timeout=timeout if workers else 0,
-        worker_init_fn=_prepare_worker,
+        worker_init_fn=prepare_worker,
         # Its own, since the loader would draw from the global one at every start.
         generator=torch.Generator(),
+        multiprocessing_context=worker_context() if workers else None,
     )
     iterator = None
     try:
         for number in numbers:
             try:
-                iterator = iterator or iter(loader)
-                batch = next(iterator)
+                with watch:
+                    iterator = iterator or iter(loader)
+                    look_for_lost(iterator)
+                    batch = next(iterator)
             except (RuntimeError, OSError, EOFError) as error:
                 # "Caught" begins what a worker raised itself: a bug, which needs its traceback.
                 if not workers or str(error).startswith("Caught "):
                     raise
-                raise _explained(error, batches.describe(number), workers, timeout) from None
+                raise explain_loss(
+                    error, batches.describe(number), workers, timeout, cause_of_death(iterator)
+                ) from None
+            if isinstance(batch, Unsent):
+                raise explain_loss(batch.reason, batches.describe(number), workers, timeout)
             if isinstance(batch, DetectorError):
                 raise batch
             yield batch
@@ -234,43 +246,6 @@ def iterate(
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
-def _explained(error: Exception, files: str, workers: int, timeout: int) -> DetectorError:
-    """What a failure of the loader means, and what to change."""
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    if "timed out" in text:
-        return WorkerError(
-            f"a loader worker gave nothing for {timeout} s while preparing {files}; is the disk or the network that "
-            "holds the images slow? raise data.worker_timeout, or start again: the run resumes"
-        )
-    if "Too many open files" in text or getattr(error, "errno", None) == errno.EMFILE:
-        return MachineError(
-            f"too many open files with {workers} loader workers; raise the limit (ulimit -n 65536) or "
-            "lower data.workers"
-        )
-    if "shm" in text or "No space left on device" in text or "Bus error" in text:
-        return MachineError(
-            f"shared memory (/dev/shm) is too small for {workers} loader workers ({text}); "
-            "lower data.workers (0 needs none), or give more: docker run --shm-size=1g"
-        )
-    killed = (
-        "it was killed, perhaps for lack of memory: lower data.workers" if "Killed" in text else "lower data.workers"
-    )
-    return WorkerError(
-        f"a loader worker was lost while preparing {files} ({text}); {killed}, then start again: the run resumes"
-    )
-
-
 def _files(dataset: DetectionDataset, indices: Sequence[int]) -> str:
     names = [one_line(dataset.info(index).path, 80) for index in indices[:2]]
     return ", ".join(names) + (f" or {len(indices) - 2} more" if len(indices) > 2 else "")
-
-
-def _prepare_worker(_: int) -> None:
-    # The main process decides about stopping. torchrun signals whole process groups, so a worker leaves its own.
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # One thread a worker, since there is a worker a core.
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)

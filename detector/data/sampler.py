@@ -7,8 +7,6 @@ processes nor that of workers changes the order.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from detector.data.randomness import Purpose, random_stream
@@ -27,12 +25,18 @@ class TrainingOrder:
         self.wide = wide
         self.batch_size = batch_size
         self.seed = seed
-        self._permutation = lru_cache(maxsize=2)(self._make_permutation)
+        self._made: dict[int, np.ndarray] = {}  # of the epochs around the present one
 
     def index(self, position: int) -> int:
         """The image at a position."""
         epoch, offset = divmod(position, len(self.wide))
         return int(self._permutation(epoch)[offset])
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch not in self._made:
+            self._made = {near: order for near, order in self._made.items() if abs(near - epoch) == 1}
+            self._made[epoch] = self._make_permutation(epoch)
+        return self._made[epoch]
 
     def _make_permutation(self, epoch: int) -> np.ndarray:
         """All images once; batches of one group, in random order, between those that mix leftovers.

@@ -25,8 +25,10 @@ class BadSamples:
     def __init__(self, path: Path, images: int, limit: float) -> None:
         self.path, self.images, self.limit = path, images, limit
         self._known: set[str] = set()
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            self._known = {json.loads(line)["file"] for line in path.read_text(encoding="utf-8").splitlines()}
+        with suppress(OSError):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with suppress(ValueError, KeyError, TypeError):  # one that was being written
+                    self._known.add(json.loads(line)["file"])
 
     def note(self, found: list[BadSample]) -> None:
         """Adds to the list.
@@ -40,8 +42,9 @@ class BadSamples:
             _log.warning("%s; left out, another image stands in", problem)
             with suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"file": path, "problem": problem}) + "\n")
-        if new and len(self._known) > self.limit * self.images:
+        if found and len(self._known) > self.limit * self.images:
             raise DatasetError(
                 f"{len(self._known)} of {self.images} images cannot be read, more than data.max_bad_fraction "
-                f"({self.limit:g}) allows; they are listed in {self.path}; mend them or raise the limit"
+                f"({self.limit:g}) allows; they are listed in {self.path}; "
+                "mend them and remove that file, or raise the limit"
             )

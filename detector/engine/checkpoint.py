@@ -104,7 +104,8 @@ def _write(folder: Path, state: TrainingState) -> None:
 
 
 def _check_finite(state: TrainingState) -> None:
-    bad = [name for name, value in state.model.items() if value.is_floating_point() and not value.isfinite().all()]
+    weights = [*state.model.items(), *(state.average or {}).items()]
+    bad = [name for name, value in weights if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise TrainingError(
             f"iteration {state.iteration}: {len(bad)} of the weights are not finite ({bad[0]}, ...); they are not "

@@ -25,6 +25,7 @@ from detector.models.faster_rcnn import FasterRCNN
 from detector.structures import ImageBatch, ImageId, Size, Target
 
 _FORMAT = "detector-diverged-1"
+_KEYS = {"config", "iteration", "losses", "gradient_norm", "classes", "weights", "parts"}
 
 
 def explain_divergence(
@@ -37,7 +38,7 @@ def explain_divergence(
     kept = f"look into it: train.py --replay {one_line(place, 120)}; " if place else ""
     return (
         f"iteration {number}: the loss is not finite ({losses}; gradient norm {update.gradient_norm:.4g}; "
-        f"learning rate {rate:.3g}; images {images}); {kept}lower training.learning_rate or set training.gradient_clip"
+        f"learning rate {rate:.3g}); {kept}lower training.learning_rate or set training.gradient_clip; images {images}"
     )
 
 
@@ -123,13 +124,13 @@ def replay(path: Path, device: torch.device) -> list[str]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
-        if kept["format"] != _FORMAT:
+        if not isinstance(kept, dict) or kept.get("format") != _FORMAT or not set(kept) >= _KEYS:
             raise KeyError
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; name one such as runs/NAME/diverged-000000012/rank0.pt") from None
     except Exception as error:
         raise WeightsError(f"{path}: not a batch kept by a diverged training ({type(error).__name__})") from None
-    return kept  # type: ignore[no-any-return]
+    return kept
 
 
 def _compute(

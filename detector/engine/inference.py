@@ -13,6 +13,7 @@ from detector.data.dataset import DetectionDataset
 from detector.data.loader import EvaluationBatches, iterate
 from detector.engine.device import autocast
 from detector.engine.distributed import Processes
+from detector.engine.machine import workers_that_fit
 from detector.errors import DetectorError
 from detector.models.faster_rcnn import FasterRCNN
 from detector.models.roi_head import Candidates
@@ -73,6 +74,12 @@ def _merge(views: Sequence[Detections], model: FasterRCNN) -> Detections:
     return model.roi_head.select(Candidates(boxes, scores, labels))
 
 
+def _workers(config: Config) -> int:
+    evaluation = config.evaluation
+    views = max(1, len(evaluation.short_sides)) * (2 if evaluation.flip else 1)
+    return workers_that_fit(config, evaluation.batch_size * views)
+
+
 def detect_dataset(
     model: FasterRCNN,
     dataset: DetectionDataset,
@@ -101,7 +108,7 @@ def detect_dataset(
     mine = range(processes.rank, len(dataset), processes.world_size)
     batches = EvaluationBatches(dataset, mine, config)
     stream = iterate(
-        batches, range(len(batches)), min(config.data.workers, len(batches)), device, config.data.worker_timeout
+        batches, range(len(batches)), min(_workers(config), len(batches)), device, config.data.worker_timeout
     )
     found: dict[int, Detections] = {}
     problem: DetectorError | None = None

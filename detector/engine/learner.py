@@ -63,6 +63,10 @@ class Learner:
         self.optimizer = build_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.skipped_in_row = 0
+        batch_norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
+        self._statistics = [
+            value for module in self.model.modules() if isinstance(module, batch_norms) for value in module.buffers()
+        ]
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._parallel: nn.Module = self.model
         if processes.world_size > 1:
@@ -85,6 +89,7 @@ class Learner:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        statistics = [value.clone() for value in self._statistics]
         losses = self.processes.mean(self._backward(parts))
         self.scaler.unscale_(self.optimizer)
         norm = get_total_norm([value.grad for value in self._trained if value.grad is not None])
@@ -94,6 +99,11 @@ class Learner:
         self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
         if finite:
             self._step(norm, iteration)
+        else:
+            for value, before in zip(self._statistics, statistics, strict=True):
+                value.copy_(before)  # they have taken in the batch
+            if self.scaler.is_enabled():
+                self.scaler.update()  # it insists
         self.optimizer.zero_grad(set_to_none=True)
         made = finite and math.isfinite(gradient_norm)
         return Update(dict(zip(LOSSES, values, strict=True)), gradient_norm, made, diverged=not finite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -33,12 +34,12 @@ def raise_file_limit() -> None:
             _log.debug("the limit of %d open files cannot be raised", soft)
 
 
-def workers_that_fit(config: Config, micro_batch_size: int, folder: Path = _SHARED_MEMORY) -> int:
+def workers_that_fit(config: Config, images: int, folder: Path = _SHARED_MEMORY) -> int:
     """``data.workers``, or fewer where shared memory cannot hold what they prepare ahead (in containers, often 64 MiB).
 
     Args:
         config: all settings.
-        micro_batch_size: images that a worker hands over at once.
+        images: that a worker hands over at once.
         folder: where shared memory lies.
     """
     wanted = config.data.workers
@@ -46,8 +47,9 @@ def workers_that_fit(config: Config, micro_batch_size: int, folder: Path = _SHAR
         return wanted
     resize = config.data.resize
     longest = max(resize.max_long_side, resize.test_short_side)
-    batch = micro_batch_size * 3 * min(longest, max(resize.train_short_side)) * longest
-    free = shutil.disk_usage(folder).free
+    batch = images * 3 * min(longest, max(*resize.train_short_side, resize.test_short_side)) * longest
+    # Processes on one machine share its memory.
+    free = shutil.disk_usage(folder).free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     fitting = min(wanted, free // (batch * (_PREFETCHED + 1)))
     if fitting < wanted:
         _log.warning(

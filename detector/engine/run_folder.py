@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 
 # What may change between the parts of a run without making it another run.
 _FREE_KEYS = (
-    "output_dir", "device", "data.workers", "data.worker_timeout", "training.micro_batch_size", "training.log_every",
+    "output_dir", "device", "data.workers", "data.worker_timeout", "data.on_bad_sample", "data.max_bad_fraction",
+    "training.on_nonfinite_loss", "training.micro_batch_size", "training.log_every",
     "training.checkpoint_every", "training.keep_checkpoints", "training.keep_every", "training.evaluate_every",
     "training.process_timeout", "evaluation",
 )  # fmt: skip

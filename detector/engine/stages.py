@@ -20,6 +20,7 @@ from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
 from detector.data.transforms import resized_size, test_views
 from detector.engine.device import autocast
+from detector.errors import DatasetError, ImageError
 from detector.models.faster_rcnn import FasterRCNN
 from detector.ops.box_coder import decode_boxes
 from detector.ops.boxes import clip_boxes
@@ -92,7 +93,13 @@ def find_lost(
     model.eval()
     try:
         for index in indices:
-            _follow(model, dataset[index], config, device, count)
+            try:
+                sample = dataset[index]
+            except (ImageError, DatasetError):
+                if config.data.on_bad_sample == "error":
+                    raise
+                continue  # it has been told
+            _follow(model, sample, config, device, count)
     finally:
         model.train(was_training)
     return count.as_dict(len(indices))

@@ -1,4 +1,4 @@
-"""A set as large as COCO's val2017, for the cost of evaluation: ``python -m tests.parity.large_set --times 4 --verify``.
+"""A set as large as COCO's val2017, for the cost of evaluation: ``python -m tests.parity.large_set --help``.
 
 5000 images, 80 classes, 37,000 boxes and 500,000 detections by default; prints CPU seconds and memory beyond them.
 """

@@ -66,7 +66,7 @@ def test_the_arrays_of_the_engine_are_those_of_pycocotools(folder: Path) -> None
 @pytest.mark.skipif(not _CASES, reason="DETECTOR_SHARED is not set")
 def test_no_case_is_left_out() -> None:
     assert len(_CASES) >= 33
-    assert _CASES == sorted(path for path in _FOLDER.iterdir() if path.is_dir())
+    assert sorted(path for path in _FOLDER.iterdir() if path.is_dir()) == _CASES
     assert {json.loads((case / "case.json").read_text())["kind"] for case in _CASES} <= set(_RUNNERS)
 
 

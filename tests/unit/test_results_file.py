@@ -18,7 +18,7 @@ from detector.structures import Annotations, DetectionTable, ImageId
 from tests.evaluation_sets import Guess, Thing, found_of, random_sets, truth_of
 
 BOX = (10.0, 10.0, 40.0, 40.0)
-# Its numbers to the last bit: of the 101 precisions 1 / (1 + 2**-52), of which some round to 1.
+# Not 1 to the last bit: pycocotools adds 2**-52 below the fraction.
 PERFECT = pytest.approx(1, rel=0, abs=1e-12)
 
 
