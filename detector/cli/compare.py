@@ -52,6 +52,9 @@ def _compare(argv: Sequence[str]) -> int:
     from detector.evaluation.results_file import read_results
 
     truth = _ground_truth(options)
+    if not options.ground_truth:
+        for place in (options.a, options.b):
+            _check_images(place, truth)
     a, b = (read_results(_detections(place), truth) for place in (options.a, options.b))
     result = compare(truth, a, b, options.samples)
     print(format_comparison(result, options.a, options.b))
@@ -68,6 +71,21 @@ def _detections(place: str) -> Path:
         if found.is_file():
             return found
     raise UsageError(f"{place}: no detections.json there; evaluate the run first (evaluate.py), or name a results file")
+
+
+def _check_images(place: str, truth: Annotations) -> None:
+    """A run may have been evaluated on other images since, such as --split train."""
+    from detector.strict_json import read_json
+
+    analysis = _detections(place).parent / "analysis.json"
+    told = read_json(analysis) if analysis.is_file() else None
+    data = told.get("data") if isinstance(told, dict) else None
+    fingerprint = data.get("fingerprint") if isinstance(data, dict) else None
+    if fingerprint is not None and fingerprint != truth.fingerprint():
+        raise UsageError(
+            f"{place}: was last evaluated on other images, annotations or classes than data.val of the first; "
+            "evaluate it on them again"
+        )
 
 
 def _ground_truth(options: argparse.Namespace) -> Annotations:

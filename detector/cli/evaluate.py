@@ -12,7 +12,7 @@ from detector.cli.entry import Parser, run
 from detector.errors import UsageError
 
 if TYPE_CHECKING:
-    from detector.config.schema import Config
+    from detector.config.schema import Config, EvaluationConfig
     from detector.structures import Annotations
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="such as runs/NAME/model_best.safetensors")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as evaluation.proposals=300")
     parser.add_argument("--config", metavar="CONFIG", help="take data and evaluation from here, not from the weights")
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="data.train or data.val (val)")
+    parser.add_argument("--split", choices=("train", "val"), help="data.train or data.val (val)")
     parser.add_argument("--output", metavar="DIR", help="default: evaluation/ beside the weights")
     parser.add_argument("--ground-truth", metavar="JSON", help="COCO annotations to score --detections against")
     parser.add_argument("--detections", metavar="JSON", help="COCO results")
@@ -76,6 +76,10 @@ def _evaluate(argv: Sequence[str]) -> int:
         raise UsageError("give either WEIGHTS, or --ground-truth and --detections")
     if options.store_thresholds and all(files):
         raise UsageError("--store-thresholds needs WEIGHTS to store them in")
+    if all(files) and (options.config or options.split):
+        raise UsageError(
+            "--config and --split belong to WEIGHTS; --ground-truth and --detections say all by themselves"
+        )
     return _score_files(options) if all(files) else _evaluate_weights(options)
 
 
@@ -89,6 +93,7 @@ def _score_files(options: argparse.Namespace) -> int:
     truth = read_coco_annotations(options.ground_truth)
     found = read_results(options.detections, truth)
     config = EvaluationConfig(metrics=tuple(dict.fromkeys(options.metric or ["coco"])))
+    _check_verify(options, config)
     if options.output:
         from detector.engine.reporting import write_report_of_files
 
@@ -112,19 +117,25 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
     from detector.evaluation.score import format_metrics
     from detector.weights.load import read_weights
 
-    weights = read_weights(options.weights)
+    weights, split = read_weights(options.weights), options.split or "val"
+    if options.store_thresholds and weights.info is None:
+        raise UsageError(
+            f"{options.weights}: is of another toolkit, so --store-thresholds has no place in it; "
+            "convert it first (convert_weights.py --to detector)"
+        )
     config = _config(weights.info.config if weights.info else None, options)
+    _check_verify(options, config.evaluation)
     with join_processes(config.training.process_timeout) as processes:
         with processes.together():
             device = select_device(config.device, processes.local_rank)
             loaded = model_of(weights, config)
-            dataset = open_split(loaded.config, options.split, loaded.info.class_names)
+            dataset = open_split(loaded.config, split, loaded.info.class_names)
         info = loaded.info
         provenance = {
             "Weights": str(options.weights),
             "Run": f"{info.run or 'unknown'}, iteration {info.iteration}",
             "Training set": f"fingerprint {info.fingerprint or 'unknown'}",
-            "Evaluated on": f"data.{options.split}, fingerprint {dataset.annotations.fingerprint()}",
+            "Evaluated on": f"data.{split}, fingerprint {dataset.annotations.fingerprint()}",
         }
         output = Path(options.output) if options.output else Path(options.weights).parent / "evaluation"
         asked = Asked(options.verify, stages=True, provenance=provenance)
@@ -135,6 +146,11 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
             if options.store_thresholds:
                 _store_thresholds(options, dataset.annotations, output)
     return 0
+
+
+def _check_verify(options: argparse.Namespace, config: EvaluationConfig) -> None:
+    if options.verify and "coco" not in config.metrics:
+        raise UsageError("--verify compares two engines for COCO's metrics; add --metric coco")
 
 
 def _store_thresholds(options: argparse.Namespace, truth: Annotations, output: Path) -> None:

@@ -61,7 +61,7 @@ def _intervals(truth: Annotations, matches: Matches, samples: int) -> dict[str, 
     def low_and_high(measured: np.ndarray, values: np.ndarray) -> list[float] | None:
         middle = mean_over_classes(measured)[0]
         found = interval(mean_over_classes(values), None if np.isnan(middle) else float(middle))
-        return None if found is None else [found.low, found.high]
+        return None if found is None else [max(found.low, 0.0), min(found.high, 1.0)]
 
     return {
         "samples": samples,

@@ -52,7 +52,8 @@ def _row(a: np.ndarray, b: np.ndarray, draws_a: np.ndarray, draws_b: np.ndarray)
     limits = interval(draws_b - draws_a, difference)
     moved = draws_b - draws_a
     moved = moved[~np.isnan(moved)]
-    better = float(((moved - moved.mean() + difference) > 0).mean()) if len(moved) else None
+    centred = moved - moved.mean() + difference if len(moved) else moved
+    better = float(((centred > 0) + 0.5 * (centred == 0)).mean()) if len(moved) else None
     bounds = {"low": None, "high": None} if limits is None else asdict(limits)
     return {"a": float(a[0]), "b": float(b[0]), "difference": difference, **bounds, "probability_b_better": better}
 

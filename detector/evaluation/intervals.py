@@ -122,7 +122,8 @@ def interval(values: np.ndarray, measured: float | None) -> Interval | None:
     if measured is None or len(defined) < len(values) / 2:
         return None
     low, high = np.quantile(defined, [0.025, 0.975]) - defined.mean() + measured
-    return Interval(float(low), float(high))
+    # Lopsided draws, nearly all of them equal, would leave the number outside.
+    return Interval(min(float(low), measured), max(float(high), measured))
 
 
 def mean_over_classes(values: np.ndarray) -> np.ndarray:

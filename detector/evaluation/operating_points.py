@@ -106,13 +106,13 @@ def best_common_point(curves: Sequence[ScoreCurve]) -> OperatingPoint | None:
     scores = np.unique(np.concatenate([curve.scores for curve in curves])) if curves else np.zeros(0)
     if not len(scores):
         return None
-    precision, recall, f1 = (np.zeros(len(scores)) for _ in range(3))
+    rows = np.zeros((3, len(scores)))
     for curve in curves:
-        shown = len(curve.scores) - np.searchsorted(curve.scores[::-1], scores)
-        here = np.maximum(shown - 1, 0)
-        for total, values in ((precision, curve.precision), (recall, curve.recall), (f1, curve.f1)):
-            if len(values):
-                total += np.where(shown > 0, values[here], 0.0) / len(curves)
+        if len(curve.scores):
+            shown = len(curve.scores) - np.searchsorted(curve.scores[::-1], scores)
+            values = np.stack([curve.precision, curve.recall, curve.f1])[:, np.maximum(shown - 1, 0)]
+            rows += np.where(shown > 0, values, 0.0) / len(curves)
+    precision, recall, f1 = rows
     best = int(f1.argmax())
     return OperatingPoint(float(scores[best]), float(precision[best]), float(recall[best]))
 

@@ -13,6 +13,8 @@ from detector.evaluation.precision import accumulate
 from detector.structures import Annotations, DetectionTable
 
 _LOW, _FAR_BETTER = 0.1, 3.0
+# An explanation that reaches less than this share of what the best one reaches explains only by chance.
+_AS_GOOD = 0.75
 _SHOWN = 10
 _RULES = Rules(COCO_RULES.iou_thresholds[:1], COCO_RULES.areas[:1], (100,))
 
@@ -46,9 +48,10 @@ def _sentences(truth: Annotations, found: DetectionTable, ap50: float | None) ->
         return
     if found.scores.max() < 0.05:
         yield f"no score is above {found.scores.max():.3g}: the network is sure of nothing; was it trained long enough?"
-    for title, other_truth, other_found in _undone(truth, found):
-        better = _ap50(other_truth, other_found)
-        if better > max(_LOW, _FAR_BETTER * ap50):
+    mended = [(_ap50(other_truth, other_found), title) for title, other_truth, other_found in _undone(truth, found)]
+    best = max(better for better, _ in mended)
+    for better, title in mended:
+        if better > max(_LOW, _FAR_BETTER * ap50) and better >= _AS_GOOD * best:
             yield f"AP50 is {ap50:.3f}, but {better:.3f} if {title}"
     together = len(np.intersect1d(found.image_index, truth.image_index()))
     if not together:
@@ -70,22 +73,22 @@ def _undone(truth: Annotations, found: DetectionTable) -> Iterator[tuple[str, An
         anything = replace(truth, labels=np.zeros_like(truth.labels))
         blind = replace(found, labels=np.zeros_like(found.labels))
         yield "classes did not count: are the class names in another order than in training?", anything, blind
-    for name, forward in (("(x1, y1, x2, y2)", False), ("(x, y, width, height) twice converted", True)):
-        boxes = found.boxes_xywh.copy()
-        boxes[:, 2:] += boxes[:, :2] if forward else -boxes[:, :2]
-        sound = (boxes[:, 2:] > 0).all(axis=1)
-        yield (
-            f"the boxes of the detections were stored as {name}",
-            truth,
-            _only(replace(found, boxes_xywh=boxes), sound),
-        )
-    boxes = truth.boxes_xywh.copy()
-    boxes[:, 2:] = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    yield (
+        "the boxes of the detections were stored as (x1, y1, x2, y2)",
+        truth,
+        _with_boxes(found, _sides(found.boxes_xywh, -1)),
+    )
+    boxes = np.maximum(_sides(truth.boxes_xywh, -1), [-np.inf, -np.inf, 0, 0])
     areas = boxes[:, 2] * boxes[:, 3]
     yield (
         "the boxes of the ground truth were stored as (x1, y1, x2, y2)",
         replace(truth, boxes_xywh=boxes, areas=areas),
         found,
+    )
+    yield (
+        "the boxes of the detections were stored as (x, y, width, height) twice converted",
+        truth,
+        _with_boxes(found, _sides(found.boxes_xywh, 1)),
     )
     for shift in (1, -1):
         images = found.image_index + shift
@@ -96,14 +99,25 @@ def _undone(truth: Annotations, found: DetectionTable) -> Iterator[tuple[str, An
             truth,
             _only(replace(found, image_index=images), inside),
         )
-    for factor in (0.5, 2.0):
+    ends, others = (np.quantile(boxes[:, :2] + boxes[:, 2:], 0.99) for boxes in (truth.boxes_xywh, found.boxes_xywh))
+    ratio = float(ends / others) if others > 0 else 1.0
+    for factor in (0.5, 2.0) if any(abs(ratio / usual - 1) < 0.07 for usual in (0.5, 2.0)) else (0.5, 2.0, ratio):
         yield (
-            f"the boxes of the detections were {factor:g} times as large: are they in pixels of resized images?",
+            f"the boxes of the detections were {factor:.2g} times as large: are they in pixels of resized images?",
             truth,
             replace(found, boxes_xywh=found.boxes_xywh * factor),
         )
     if found.boxes_xywh.max() <= 1.5:
         yield "the boxes of the detections were fractions of the image and not pixels", truth, _spread(truth, found)
+
+
+def _sides(boxes: np.ndarray, sign: int) -> np.ndarray:
+    """Corners as sides (-1), or sides as corners (1)."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] + sign * boxes[:, :2]], axis=1)
+
+
+def _with_boxes(found: DetectionTable, boxes: np.ndarray) -> DetectionTable:
+    return _only(replace(found, boxes_xywh=boxes), np.flatnonzero((boxes[:, 2:] > 0).all(axis=1)))
 
 
 def _spread(truth: Annotations, found: DetectionTable) -> DetectionTable:

@@ -152,6 +152,24 @@ def test_weights_are_verified_too(weights: Path, monkeypatch: pytest.MonkeyPatch
     assert len(lines()) == 1
 
 
+def test_verifying_what_is_not_computed_is_refused(weights: Path, lines: Lines) -> None:
+    truth = shapes(5).annotations
+    for given in (write_files(Path(), truth, near(truth)), [str(weights)]):
+        assert evaluate.main([*given, "--verify", "--metric", "voc"]) == 2
+        (line,) = lines()
+        assert "--verify" in line
+        assert "coco" in line
+
+
+@pytest.mark.parametrize("flag", [["--config", "tiny.yaml"], ["--split", "train"], ["--split", "val"]])
+def test_flags_that_mean_nothing_for_files_are_refused(flag: list[str], lines: Lines) -> None:
+    write_tiny(Path())
+    truth = shapes(5).annotations
+    assert evaluate.main([*write_files(Path(), truth, near(truth)), *flag]) == 2
+    (line,) = lines()
+    assert flag[0] in line
+
+
 def test_the_backend_of_pycocotools_writes_the_same_metrics(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = shapes(5).annotations
     monkeypatch.setattr("detector.engine.evaluation.detect_dataset", told(truth))

@@ -115,6 +115,11 @@ def test_the_common_point_has_the_best_mean_f1() -> None:
     assert best_common_point(curves) == OperatingPoint(0.7, pytest.approx((2 / 3 + 1) / 2), 1.0)
 
 
+def test_of_equal_mean_f1_the_lowest_common_score_is_taken() -> None:
+    curves = curves_of(TWO, [Guess(0, BOX, 0.9, 0), Guess(0, AWAY, 0.8), Guess(0, AWAY, 0.7), Guess(0, BOX, 0.6, 1)])
+    assert best_common_point(curves) == OperatingPoint(0.6, 0.5, 1.0)
+
+
 def test_classes_without_objects_do_not_move_the_common_point() -> None:
     curves = curves_of(TWO, [*FOUR, Guess(1, BOX, 0.95)], classes=2)
     assert best_common_point(curves) == OperatingPoint(0.7, pytest.approx(2 / 3), 1.0)

@@ -12,6 +12,7 @@ import torch
 from detector.data.shapes import ShapesDataset
 from detector.data.transforms import to_pixels
 from detector.engine.stages import STAGES, find_lost
+from detector.errors import DatasetError, DetectorError, ImageError
 from detector.evaluation.matching import COCO_RULES, Rules, match_all
 from detector.models.faster_rcnn import FasterRCNN
 from detector.models.rpn import RPNOutput
@@ -213,3 +214,18 @@ def test_an_object_is_followed_in_the_pixels_of_the_resized_image() -> None:
 def test_a_network_without_any_proposal_loses_all_and_does_not_stumble() -> None:
     empty = [10.0, 10.0, 10.0, 10.0]
     assert lost(told_model([empty], []), Pictures([OBJECT, FAR])) == {"no anchor fits": 2}
+
+
+@pytest.mark.parametrize("error", [ImageError, DatasetError])
+def test_an_image_that_cannot_be_read_is_passed_over_where_that_is_allowed(error: type[DetectorError]) -> None:
+    class Spoilt(Pictures):
+        def __getitem__(self, index: int) -> Sample:
+            if index == 0:
+                raise error("0.png: not an image")
+            return super().__getitem__(index)
+
+    model, pictures = told_model([FAR], [{}]), Spoilt([OBJECT], [OBJECT])
+    config = tiny_config("data.on_bad_sample=skip")
+    assert find_lost(model, pictures, range(2), config, CPU)["objects"] == 1  # type: ignore[arg-type]
+    with pytest.raises(error):
+        find_lost(model, pictures, range(2), tiny_config(), CPU)  # type: ignore[arg-type]
