@@ -220,7 +220,8 @@ def _what_next(folder: RunFolder, config: Config, metrics: Metrics | None) -> st
     lines = [f"The run is in {path}/:"]
     if metrics is not None or (folder.evaluation / "metrics.json").exists():
         lines += [
-            f"  {folder.evaluation}/metrics.json   all metrics, the last evaluation's",
+            f"  {folder.evaluation}/report.html   the last evaluation: how sure, why, which images",
+            f"  {folder.evaluation}/metrics.json   all its metrics",
             f"  {folder.evaluation}/pictures/      ground truth beside detections",
         ]
     lines += [

@@ -128,7 +128,11 @@
       button.setAttribute("aria-label", `Enlarge ${source.alt}`);
       source.replaceWith(button);
       button.append(source);
-      button.addEventListener("click", () => { show(card); viewer.showModal(); });
+      button.addEventListener("click", () => {
+        show(card);
+        viewer.showModal();
+        viewer.querySelector("[data-step='1']").focus();
+      });
     });
     all("[data-step]", viewer).forEach((button) =>
       button.addEventListener("click", () => move(Number(button.dataset.step))));
