@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.evaluation.matching import Matches, pair_iou
+from detector.evaluation.matching import Matches, pair_iou, pairs_in_ranges
 from detector.evaluation.precision import ap_of_class
 from detector.structures import Annotations, DetectionTable
 
@@ -96,9 +96,7 @@ def _kinds_of_chunk(
 ) -> tuple[np.ndarray, np.ndarray]:
     rows = matches.rows[wrong]
     images = found.image_index[rows]
-    number = np.diff(truth.rows)[images]
-    detection = np.repeat(np.arange(len(rows)), number)
-    object_ = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number - truth.rows[images], number)
+    detection, object_ = pairs_in_ranges(truth.rows[images], truth.rows[images + 1])
     counting = ~matches.truth_ignored[object_, 0]
     detection, object_ = detection[counting], object_[counting]
     no_crowd = np.zeros(len(object_), dtype=bool)

@@ -194,13 +194,27 @@ def _overlapping_pairs(
     least: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All pairs of one image and class with at least that IoU: positions in ``rows``, in ``truth_rows``, and IoU."""
-    number = one_past - first
-    detection = np.repeat(np.arange(len(rows)), number)
-    candidate = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number - first, number)
+    detection, candidate = pairs_in_ranges(first, one_past)
     iou = pair_iou(found.boxes_xywh[rows[detection]], truth.boxes_xywh[truth_rows[candidate]],
                    truth.crowd[truth_rows[candidate]])  # fmt: skip
     enough = iou >= least
     return detection[enough], candidate[enough], iou[enough]
+
+
+def pairs_in_ranges(first: np.ndarray, one_past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every row with every member of its range.
+
+    Args:
+        first: ``(N,)`` int64: where the range of each row begins.
+        one_past: ``(N,)`` int64: where it ends.
+
+    Returns:
+        ``(P,)`` the rows, ascending, and ``(P,)`` the members.
+    """
+    number = one_past - first
+    rows = np.repeat(np.arange(len(number)), number)
+    members = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number - first, number)
+    return rows, members
 
 
 def pair_iou(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.evaluation.matching import pair_iou
+from detector.evaluation.matching import pair_iou, pairs_in_ranges
 from detector.structures import Annotations, DetectionTable
 
 # With the devkit's own 0.30000000000000004: a recall of exactly 0.3 misses that point there, too.
@@ -91,9 +91,8 @@ def _largest_overlap(truth: Annotations, found: DetectionTable) -> tuple[np.ndar
     truth_order = np.argsort(truth_groups, kind="stable")
     groups = found.labels * images + found.image_index
     first, one_past = (np.searchsorted(truth_groups[truth_order], groups, side) for side in ("left", "right"))
-    number = one_past - first
-    detection = np.repeat(np.arange(len(groups)), number)
-    candidate = truth_order[np.arange(number.sum()) - np.repeat(np.cumsum(number) - number - first, number)]
+    detection, candidate = pairs_in_ranges(first, one_past)
+    candidate = truth_order[candidate]
     no_crowd = np.zeros(len(candidate), dtype=bool)
     iou = pair_iou(found.boxes_xywh[detection], truth.boxes_xywh[candidate], no_crowd)
     best, best_iou = np.full(len(groups), -1, dtype=np.int64), np.zeros(len(groups))
