@@ -24,7 +24,6 @@ _STAGES = {
     "taken for another class": "A proposal covered it, and the head preferred another class.",
     "box too far off": "The class was right, but the head moved the box away from the object.",
     "removed by the final NMS": "It was found, and suppressed by a detection of the same class with a higher score.",
-    "below the score threshold": "It was found with a score too low to be given out.",
     "beyond the limit of detections": "It was found, but too many detections of the image had a better score.",
     "given to a neighbour": "The detection that covers it counts for an object beside it.",
 }
@@ -136,9 +135,7 @@ def stages_sentence(stages: Mapping[str, Any]) -> str:
     objects = f" of {several(stages['objects'], 'object', 'objects')}" if "objects" in stages else ""
     missed = count(stages["missed"]) if objects else several(stages["missed"], "object", "objects")
     images = several(stages["images"], "image", "images")
-    more = stages.get("images_with_missed")
-    chosen = f" (of {count(more)} with missed objects)" if more and more != stages["images"] else ""
-    return f"In {images}{chosen}, {missed}{objects} were missed."
+    return f"In {images}, {missed}{objects} were missed."
 
 
 def _length(value: Any, largest: float) -> float | None:
