@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
-from detector.models.resnet import ResNetC4
+from detector.models.folding import forget_folded
+from detector.models.resnet import ConvNorm, ResNetC4
 from detector.models.roi_head import C4Head
 from detector.models.rpn import RegionProposalNetwork, RPNOutput
 from detector.structures import Detections, ImageBatch, Target
@@ -51,6 +53,20 @@ class FasterRCNN(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
+    def accelerate(self, wanted: bool) -> None:
+        """Chooses between the fast way, which a new network takes, and the plain one, which defines the numbers.
+
+        They agree up to rounding.
+        """
+        for module in self.modules():
+            if isinstance(module, ConvNorm | ResNetC4 | C4Head):
+                module.accelerated = wanted
+
+    def train(self, mode: bool = True) -> FasterRCNN:
+        """As in any module; folded weights are made anew."""
+        forget_folded(self)
+        return super().train(mode)
+
     def forward(self, images: ImageBatch, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The four losses of a batch: loss_objectness, loss_rpn_box, loss_class, loss_box.
 
@@ -84,8 +100,10 @@ class FasterRCNN(nn.Module):
         """C4 features ``(C, H, W)`` and RPN outputs, one an image, in the order of the batch."""
         found: dict[int, tuple[Tensor, RPNOutput]] = {}
         for positions, pixels in images.groups():
-            features = self.backbone(self.normalize(pixels))
-            outputs = self.rpn(features, images.sizes[positions[0]])
+            with record_function("backbone"):
+                features = self.backbone(self.normalize(pixels))
+            with record_function("rpn"):
+                outputs = self.rpn(features, images.sizes[positions[0]])
             found.update(zip(positions, zip(features, outputs, strict=True), strict=True))
         ordered = [found[position] for position in range(len(images))]
         return [features for features, _ in ordered], [output for _, output in ordered]

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config.schema import BackboneConfig
+from detector.models.folding import folded, folds, working_dtype
 
 STRIDE = 16
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -35,17 +38,42 @@ _NORMS: dict[str, Norm] = {
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, and its norm."""
+    """A convolution without bias, and its norm.
+
+    Attributes:
+        accelerated: fold the norm into the convolution where it is a fixed affine map.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
         self.norm = norm(out_channels)
+        self.accelerated = True
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C', H / stride, W / stride)``."""
-        return self.norm(self.conv(features))  # type: ignore[no-any-return]
+        if not (self.accelerated and folds(self.norm)):
+            return self.norm(self.conv(features))  # type: ignore[no-any-return]
+        dtype = working_dtype(features)
+        weight, bias = folded(self.conv, self.norm, dtype)
+        return F.conv2d(features.to(dtype), weight, bias, self.conv.stride, self.conv.padding)
+
+    def linear_part(self, features: Tensor) -> Tensor:
+        """Of a 1x1 convolution all but stride and bias: ``(B, C, H, W)`` to ``(B, C', H, W)``.
+
+        It treats every position alike, as pooling treats every channel alike: the two may change places.
+        """
+        if not folds(self.norm):
+            return F.conv2d(features, self.conv.weight)
+        dtype = working_dtype(features)
+        return F.conv2d(features.to(dtype), folded(self.conv, self.norm, dtype)[0])
+
+    def remainder(self, features: Tensor) -> Tensor:
+        """What ``linear_part`` has left out, apart from the stride: bias or norm."""
+        if not folds(self.norm):
+            return self.norm(features)  # type: ignore[no-any-return]
+        return features + folded(self.conv, self.norm, features.dtype)[1][:, None, None]
 
 
 class BasicBlock(nn.Module):
@@ -64,7 +92,7 @@ class BasicBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C', H / stride, W / stride)``."""
         residual = self.conv2(self.relu(self.conv1(features)))
-        return self.relu(residual + self.shortcut(features))  # type: ignore[no-any-return]
+        return self.relu(residual.add_(self.shortcut(features)))  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
@@ -87,8 +115,12 @@ class Bottleneck(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C', H / stride, W / stride)``."""
-        residual = self.relu(self.conv2(self.relu(self.conv1(features))))
-        return self.relu(self.conv3(residual) + self.shortcut(features))  # type: ignore[no-any-return]
+        return self.join(self.relu(self.conv1(features)), self.shortcut(features))
+
+    def join(self, hidden: Tensor, shortcut: Tensor) -> Tensor:
+        """All that follows the first 1x1 convolution and the shortcut's."""
+        residual = self.conv3(self.relu(self.conv2(hidden)))
+        return self.relu(residual.add_(shortcut))  # type: ignore[no-any-return]
 
 
 def _calm(norm: nn.Module) -> None:
@@ -130,10 +162,14 @@ class ResNetC4(nn.Module):
     """conv1 to conv4_x: ``(B, 3, H, W)`` pixels to ``(B, C, H/16, W/16)`` features, each side rounded up.
 
     C is 1024, or 256 for depths 18 and 34.
+
+    Attributes:
+        accelerated: lay features out with the channels of a place together, which convolutions are fastest with.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
+        self.accelerated = True
         self.conv1 = ConvNorm(3, _WIDTHS[0], 7, 2, _NORMS[config.norm])
         self.conv2_x = _stage(config, 2)
         self.conv3_x = _stage(config, 3)
@@ -154,6 +190,8 @@ class ResNetC4(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels to C4 features."""
+        if self.accelerated:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         features = self.pool(self.relu(self.conv1(pixels)))
         return self.conv4_x(self.conv3_x(self.conv2_x(features)))  # type: ignore[no-any-return]
 

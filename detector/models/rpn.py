@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import record_function
 from torchvision.ops import box_iou, nms
 
 from detector.config.schema import AnchorConfig, RPNConfig
@@ -73,14 +74,17 @@ class RegionProposalNetwork(nn.Module):
             features: ``(B, C, H, W)``.
             size: of each of the images, in pixels.
         """
-        hidden = F.relu(self.conv(features))
+        hidden = F.relu(self.conv(features)).float()
+        with torch.autocast(features.device.type, enabled=False):
+            objectness, deltas = self.objectness(hidden), self.deltas(hidden)
         # (B, A, H, W) and (B, A * 4, H, W) to one row an anchor, in the order of grid_anchors.
-        objectness = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float()
-        deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(features), -1, 4).float()
+        objectness = objectness.permute(0, 2, 3, 1).flatten(1)
+        deltas = deltas.permute(0, 2, 3, 1).reshape(len(features), -1, 4)
         anchors = grid_anchors(self.cell, Size(*features.shape[-2:]), self.stride)
         return [RPNOutput(*rows, anchors, size) for rows in zip(objectness, deltas, strict=True)]
 
     @torch.no_grad()
+    @record_function("proposals")
     def propose(self, output: RPNOutput) -> Tensor:
         """The best boxes of an image after NMS: ``(N, 4)``, best first, inside the image, none of them empty."""
         config = self.config

@@ -1,0 +1,106 @@
+"""Batch norms of fixed statistics, folded into the convolutions before them (Faster R-CNN trains with such alone).
+
+``norm(conv(x))`` with scale s and shift t in each channel is a convolution with the weight times s and the bias t: one
+pass over the activations less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+
+class Norm(Protocol):
+    """A batch norm, whose statistics are read."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    eps: float
+
+
+def folds(norm: nn.Module) -> TypeGuard[Norm]:
+    """Whether a norm is a fixed affine map in each channel: it does not look at the batch."""
+    if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
+        return not norm.training and norm.running_var is not None
+    return isinstance(norm, FrozenBatchNorm2d)
+
+
+def working_dtype(features: Tensor) -> torch.dtype:
+    """The precision that a convolution of these features computes in, under autocast or not."""
+    kind = features.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
+
+
+def folded(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one convolution that does the work of both.
+
+    Where a gradient is asked for, they are made anew as a function of the parameters, so that it reaches these. Else
+    they are kept until a source changes; only writing through ``.data`` goes unnoticed until the module is put into
+    another mode.
+
+    Args:
+        conv: the convolution; one that has a bias has no norm.
+        norm: of which ``folds`` is true, or None.
+        dtype: of the results.
+
+    Returns:
+        ``(C', C, k, k)`` in channels_last, and ``(C',)``.
+    """
+    affine = () if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    sources = [value for value in (conv.weight, conv.bias, *affine) if isinstance(value, Tensor)]
+    wanted = torch.is_grad_enabled() and any(value.requires_grad for value in sources)
+    if wanted or torch.compiler.is_compiling():
+        return _fold(conv, norm, dtype)
+    versions = tuple(
+        (value.data_ptr(), value.device, None if value.is_inference() else value._version) for value in sources
+    )
+    kept = _kept.get(conv)
+    if (
+        kept is None
+        or kept.versions != versions
+        or kept.weight.dtype != dtype
+        or any(one is not other for one, other in zip(kept.sources, sources, strict=True))
+    ):
+        with torch.inference_mode(False), torch.no_grad():
+            kept = _kept[conv] = _Kept(sources, versions, *_fold(conv, norm, dtype))
+    return kept.weight, kept.bias
+
+
+def forget_folded(model: nn.Module) -> None:
+    """Frees the folded weights of a network."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            _kept.pop(module, None)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    sources: list[Tensor]
+    versions: tuple[object, ...]
+    weight: Tensor
+    bias: Tensor
+
+
+# Beside the modules and not in them: nothing of this is copied, saved or sent with a network.
+_kept: WeakKeyDictionary[nn.Conv2d, _Kept] = WeakKeyDictionary()
+
+
+def _fold(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    weight, bias = conv.weight, conv.bias
+    if norm is not None:
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else scale * norm.weight
+        bias = -norm.running_mean * scale
+        bias = bias if norm.bias is None else bias + norm.bias
+        weight = weight * scale[:, None, None, None]
+    assert bias is not None
+    return weight.to(dtype, memory_format=torch.channels_last), bias.to(dtype)

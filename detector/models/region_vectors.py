@@ -1,0 +1,121 @@
+"""One vector a region: pooling, conv5_x, average (He et al. 2015, appendix A); plainly, and faster.
+
+Shape letters: N regions of all images, C channels of the features, C' of conv5_x, P cells of all maps together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from detector.config.schema import RoIHeadConfig
+from detector.models.resnet import STRIDE, Bottleneck, ConvNorm
+from detector.ops.gather import Taps, bin_taps, gather
+from detector.ops.roi_align import pool_regions
+from detector.structures import Size
+
+# Regions at once where no gradient needs them all: activations stay in a CPU's cache, and memory stays bounded.
+_CHUNK, _CHUNK_ON_GPU = 64, 1024
+
+
+def plain_vectors(
+    conv5_x: nn.Sequential, features: Sequence[Tensor], regions: Sequence[Tensor], config: RoIHeadConfig
+) -> Tensor:
+    """As the paper has it: pool every region, run conv5_x on it, average.
+
+    Args:
+        conv5_x: the last stage.
+        features: a ``(C, H, W)`` map for each image.
+        regions: boxes for each image, in pixels.
+        config: side and sampling of the pooled regions.
+
+    Returns:
+        ``(N, C')``.
+    """
+    with record_function("pooling"):
+        pooled = pool_regions(features, regions, STRIDE, config.pooled_size, config.sampling_ratio)
+    return conv5_x(pooled).mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+
+def fast_vectors(
+    conv5_x: nn.Sequential, features: Sequence[Tensor], regions: Sequence[Tensor], config: RoIHeadConfig
+) -> Tensor:
+    """Equals ``plain_vectors`` up to rounding, and takes its arguments.
+
+    The 1x1 convolutions that open a stage of bottlenecks mix the channels of one place; RoIAlign mixes the places of
+    one channel. So they change places: the convolutions run once on the maps, which all regions share, and what they
+    yield is pooled. Bins that a stride skips are not made.
+    """
+    cells = torch.cat([each.permute(1, 2, 0).flatten(0, 1) for each in features])
+    parts = _parts(features, regions, config)
+    first = conv5_x[0]
+    if isinstance(first, Bottleneck) and isinstance(first.shortcut, ConvNorm):
+        outputs = _convolve_then_pool(conv5_x, first, first.shortcut, cells, parts)
+    else:
+        outputs = (conv5_x(*part.pool([cells], [1])) for part in parts)
+    return torch.cat([output.float().mean(dim=(2, 3)) for output in outputs])
+
+
+def _convolve_then_pool(
+    conv5_x: nn.Sequential, first: Bottleneck, shortcut: ConvNorm, cells: Tensor, parts: Iterator[_Part]
+) -> Iterator[Tensor]:
+    # A map of one column: convolutions are faster than matrix products.
+    column = cells.t()[None, :, :, None]
+    layers = first.conv1, shortcut
+    maps = [layer.linear_part(column)[0, :, :, 0].t() for layer in layers]
+    strides = [layer.conv.stride[0] for layer in layers]
+    for part in parts:
+        hidden, side = (layer.remainder(pooled) for layer, pooled in zip(layers, part.pool(maps, strides), strict=True))
+        yield conv5_x[1:](first.join(first.relu(hidden), side))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Regions of one image, the size of its map, and where the map's rows begin."""
+
+    regions: Tensor
+    grid: Size
+    first_row: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Regions that are computed at once."""
+
+    images: Sequence[_Image]
+    config: RoIHeadConfig
+
+    @record_function("pooling")
+    def pool(self, maps: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
+        """Of each map, ``(P, C)`` to ``(n, C, side / step, side / step)``, rounded up, in channels_last."""
+        side, ratio = self.config.pooled_size, self.config.sampling_ratio
+        taps = {
+            step: Taps.joined(
+                [bin_taps(one.regions, one.grid, one.first_row, STRIDE, side, ratio, step) for one in self.images]
+            )
+            for step in set(steps)
+        }
+        pooled = []
+        for rows, step in zip(maps, steps, strict=True):
+            bins = len(range(0, side, step))
+            pooled.append(gather(rows, taps[step]).view(-1, bins, bins, rows.shape[1]).permute(0, 3, 1, 2))
+        return pooled
+
+
+def _parts(features: Sequence[Tensor], regions: Sequence[Tensor], config: RoIHeadConfig) -> Iterator[_Part]:
+    """All regions together where a gradient needs them all; else a chunk of one image at a time."""
+    images, first_row = [], 0
+    for each, boxes in zip(features, regions, strict=True):
+        images.append(_Image(boxes, Size(*each.shape[1:]), first_row))
+        first_row += each[0].numel()
+    if torch.is_grad_enabled():
+        yield _Part(images, config)
+        return
+    for image in images:
+        chunk = _CHUNK if image.regions.device.type == "cpu" else _CHUNK_ON_GPU
+        for boxes in torch.split(image.regions, chunk):
+            yield _Part([replace(image, regions=boxes)], config)
