@@ -76,17 +76,19 @@ class FasterRCNN(nn.Module):
         """
         features, outputs = self.features(images)
         losses = self.rpn.losses(outputs, targets)
-        regions = [
-            self.roi_head.sample(self.rpn.propose(output), target)
-            for output, target in zip(outputs, targets, strict=True)
-        ]
+        with record_function("proposals"):
+            regions = [
+                self.roi_head.sample(self.rpn.propose(output), target)
+                for output, target in zip(outputs, targets, strict=True)
+            ]
         return losses | self.roi_head.losses(features, regions)
 
     @torch.no_grad()
     def detect(self, images: ImageBatch) -> list[Detections]:
         """The detections of each image, best first, in the pixels of ``images``."""
         features, outputs = self.features(images)
-        proposals = [self.rpn.propose(output) for output in outputs]
+        with record_function("proposals"):
+            proposals = [self.rpn.propose(output) for output in outputs]
         return self.roi_head.detect(features, proposals, images.sizes)
 
     def normalize(self, pixels: Tensor) -> Tensor:

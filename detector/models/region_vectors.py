@@ -69,7 +69,8 @@ def _convolve_then_pool(
     maps = [layer.linear_part(column)[0, :, :, 0].t() for layer in layers]
     strides = [layer.conv.stride[0] for layer in layers]
     for part in parts:
-        hidden, side = (layer.remainder(pooled) for layer, pooled in zip(layers, part.pool(maps, strides), strict=True))
+        pooled = part.pool(maps, strides)
+        hidden, side = (layer.remainder(each) for layer, each in zip(layers, pooled, strict=True))
         yield conv5_x[1:](first.join(first.relu(hidden), side))
 
 
@@ -89,20 +90,20 @@ class _Part:
     images: Sequence[_Image]
     config: RoIHeadConfig
 
-    @record_function("pooling")
     def pool(self, maps: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
         """Of each map, ``(P, C)`` to ``(n, C, side / step, side / step)``, rounded up, in channels_last."""
         side, ratio = self.config.pooled_size, self.config.sampling_ratio
-        taps = {
-            step: Taps.joined(
-                [bin_taps(one.regions, one.grid, one.first_row, STRIDE, side, ratio, step) for one in self.images]
-            )
-            for step in set(steps)
-        }
-        pooled = []
-        for rows, step in zip(maps, steps, strict=True):
-            bins = len(range(0, side, step))
-            pooled.append(gather(rows, taps[step]).view(-1, bins, bins, rows.shape[1]).permute(0, 3, 1, 2))
+        pooled: list[Tensor] = []
+        with record_function("pooling"):
+            taps = {
+                step: Taps.joined(
+                    [bin_taps(one.regions, one.grid, one.first_row, STRIDE, side, ratio, step) for one in self.images]
+                )
+                for step in set(steps)
+            }
+            for rows, step in zip(maps, steps, strict=True):
+                bins = len(range(0, side, step))
+                pooled.append(gather(rows, taps[step]).view(-1, bins, bins, rows.shape[1]).permute(0, 3, 1, 2))
         return pooled
 
 

@@ -92,7 +92,6 @@ class C4Head(nn.Module):
         nn.init.zeros_(self.class_layer.bias)
         nn.init.zeros_(self.box_layer.bias)
 
-    @record_function("head")
     def forward(self, features: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Classifies and refines regions.
 
@@ -103,9 +102,11 @@ class C4Head(nn.Module):
         Returns:
             ``(sum of N, K + 1)`` class logits and ``(sum of N, K, 4)`` deltas, float32.
         """
-        vectors = (fast_vectors if self.accelerated else plain_vectors)(self.conv5_x, features, regions, self.config)
-        with torch.autocast(vectors.device.type, enabled=False):
-            logits, deltas = self.class_layer(vectors.float()), self.box_layer(vectors.float())
+        vectors_of = fast_vectors if self.accelerated else plain_vectors
+        with record_function("head"):
+            vectors = vectors_of(self.conv5_x, features, regions, self.config).float()
+            with torch.autocast(vectors.device.type, enabled=False):
+                logits, deltas = self.class_layer(vectors), self.box_layer(vectors)
         return logits, deltas.unflatten(1, (self.num_classes, 4))
 
     @torch.no_grad()
@@ -158,7 +159,8 @@ class C4Head(nn.Module):
         if self.evaluation.box_refinement:
             refined, _ = self._candidates(features, best, sizes)
             candidates = [one.joined(other) for one, other in zip(candidates, refined, strict=True)]
-        return [self.select(image) for image in candidates]
+        with record_function("post-processing"):
+            return [self.select(image) for image in candidates]
 
     def _candidates(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]
@@ -168,10 +170,10 @@ class C4Head(nn.Module):
         logits, deltas = self(features, proposals)
         scores = logits.softmax(dim=1)[:, : self.num_classes].split(counts)
         images = zip(scores, deltas.split(counts), proposals, sizes, strict=True)
-        pairs = [self._candidates_of(*image) for image in images]
+        with record_function("post-processing"):
+            pairs = [self._candidates_of(*image) for image in images]
         return [candidates for candidates, _ in pairs], [best for _, best in pairs]
 
-    @record_function("post-processing")
     def _candidates_of(
         self, scores: Tensor, deltas: Tensor, proposals: Tensor, size: Size
     ) -> tuple[Candidates, Tensor]:
@@ -182,7 +184,6 @@ class C4Head(nn.Module):
         rows, labels = torch.nonzero(scores > self.config.score_threshold).unbind(dim=1)
         return Candidates(boxes[rows, labels], scores[rows, labels], labels), best[usable_boxes(best)]
 
-    @record_function("post-processing")
     def select(self, candidates: Candidates) -> Detections:
         """NMS within each class, and the best of all classes together, without what clipping left no area.
 

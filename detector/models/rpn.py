@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import record_function
 from torchvision.ops import box_iou, nms
 
 from detector.config.schema import AnchorConfig, RPNConfig
@@ -84,7 +83,6 @@ class RegionProposalNetwork(nn.Module):
         return [RPNOutput(*rows, anchors, size) for rows in zip(objectness, deltas, strict=True)]
 
     @torch.no_grad()
-    @record_function("proposals")
     def propose(self, output: RPNOutput) -> Tensor:
         """The best boxes of an image after NMS: ``(N, 4)``, best first, inside the image, none of them empty."""
         config = self.config
