@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou, nms
+from torchvision.ops import box_iou
 
 from detector.config.schema import AnchorConfig, RPNConfig
 from detector.ops.anchors import cell_anchors, grid_anchors
 from detector.ops.box_coder import decode_boxes, encode_boxes
 from detector.ops.boxes import clip_boxes, usable_boxes
 from detector.ops.matching import match_boxes, sample_roles
+from detector.ops.suppression import nms_until
 from detector.structures import Size, Target
 
 
@@ -95,7 +96,7 @@ class RegionProposalNetwork(nn.Module):
         boxes = clip_boxes(boxes, output.size)
         usable = usable_boxes(boxes)
         boxes, scores = boxes[usable], scores[usable]
-        return boxes[nms(boxes, scores, config.nms_iou)[:wanted]]
+        return boxes[nms_until(boxes, scores, config.nms_iou, wanted)]
 
     def losses(self, outputs: Sequence[RPNOutput], targets: Sequence[Target]) -> dict[str, Tensor]:
         """The two losses of the RPN, each divided by the number of sampled anchors, as in the paper's equation 1.
