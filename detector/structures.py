@@ -108,6 +108,10 @@ class Target:
     def __post_init__(self) -> None:
         assert self.boxes.shape == (len(self.labels), 4), (self.boxes.shape, self.labels.shape)
 
+    def pin_memory(self) -> Target:
+        """The same target in memory from which a GPU copies by itself."""
+        return replace(self, boxes=self.boxes.pin_memory(), labels=self.labels.pin_memory())
+
     def to(self, device: torch.device | str) -> Target:
         """The same target on another device."""
         return replace(

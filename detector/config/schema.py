@@ -183,6 +183,11 @@ class DataConfig(Section):
         "error", description="an image that cannot be read stops the run, or is replaced by the next and noted"
     )
     max_bad_fraction: Fraction = Field(0.01, description="of the images; more of them stop the run all the same")
+    reduced_decoding: bool = Field(
+        False,
+        description="in training decode JPEGs of twice the needed size or more at a half, a quarter or an eighth: "
+        "much faster for large photos, pixels differ a little; augmentations get the smaller image",
+    )
     workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="processes that prepare images")
     worker_timeout: Count = Field(300, description="seconds after which a worker that gives nothing counts as hung")
     max_image_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = Field(
@@ -272,7 +277,8 @@ class EvaluationConfig(Section):
         "fast", description="who computes COCO's metrics; the numbers are equal to the last bit"
     )
     proposals: Count = Field(1000, description="proposals an image that reach the head (the paper: 300)")
-    batch_size: Count = Field(1, description="images computed at once by a process")
+    batch_size: Count = Field(1, description="images computed at once by a process; 8 or so fills a GPU")
+    precision: Literal["fp32", "bf16", "fp16"] | None = Field(None, description="null is training.precision")
     short_sides: tuple[Pixels, ...] = Field((), description="several sizes of each image; () is resize.test_short_side")
     flip: bool = Field(False, description="detect in the mirrored image, too")
     box_refinement: bool = Field(False, description="pool again from each region's box (paper: with nms_iou 0.3)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from detector.data.images import read_image
+from detector.data.images import read_image, read_reduced
 from detector.errors import DatasetError, one_line, quote
 from detector.structures import Annotations, ImageId, ImageInfo, Sample, Size
 
@@ -44,9 +45,14 @@ class FileDataset:
         sizes: the size of each image as the annotations state it, or None.
         max_pixels: larger images are refused.
 
+    Attributes:
+        short_side: larger JPEGs may come smaller, as ``read_reduced`` has it; None for whole images.
+
     Raises:
         DatasetError: there is no image at all, or files are missing.
     """
+
+    short_side: int | None = None
 
     def __init__(
         self, annotations: Annotations, paths: Sequence[str], sizes: Sequence[Size | None], max_pixels: int
@@ -78,12 +84,16 @@ class FileDataset:
             DatasetError: its size is not the one that the annotations state.
         """
         info = self.info(index)
-        image = read_image(info.path, self.max_pixels)
-        size = Size(*image.shape[:2])
+        if self.short_side is None:
+            image = read_image(info.path, self.max_pixels)
+            size = Size(*image.shape[:2])
+        else:
+            image, size = read_reduced(info.path, self.max_pixels, self.short_side)
         boxes = self._boxes(index)
         self._check_size(info, size, boxes)
         boxes[:, 0::2] = boxes[:, 0::2].clip(0, size.width)
         boxes[:, 1::2] = boxes[:, 1::2].clip(0, size.height)
+        boxes *= [image.shape[1] / size.width, image.shape[0] / size.height] * 2
         rows = self.annotations.of_image(index)
         sample = Sample(
             image,
@@ -193,6 +203,28 @@ class Subset:
 
     def __getitem__(self, index: int) -> Sample:
         return self.whole[self.indices[index]]
+
+
+def with_reduced_decoding(dataset: DetectionDataset, short_side: int) -> DetectionDataset:
+    """The same images, of which JPEG files may be decoded smaller, with boxes to match; for training alone.
+
+    Data sets of other kinds are given back as they are.
+
+    Args:
+        dataset: left as it is.
+        short_side: the shorter side of an image keeps at least so many pixels.
+    """
+    if not isinstance(dataset, FileDataset | JoinedDataset | Subset):
+        return dataset
+    smaller = copy.copy(dataset)
+    match smaller:
+        case FileDataset():
+            smaller.short_side = short_side
+        case JoinedDataset():
+            smaller.parts = [with_reduced_decoding(part, short_side) for part in smaller.parts]
+        case Subset():
+            smaller.whole = with_reduced_decoding(smaller.whole, short_side)
+    return smaller
 
 
 def _join(parts: Sequence[Annotations]) -> Annotations:

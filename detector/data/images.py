@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import struct
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from detector.errors import ImageError, MachineError, one_line, quote
 from detector.structures import Size
@@ -48,6 +49,28 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return _to_rgb(_decode(file, one_line(path), max_pixels), one_line(path))
 
 
+def read_reduced(path: str | Path, max_pixels: int, short_side: int) -> tuple[np.ndarray, Size]:
+    """As ``read_image``, but a JPEG is decoded at a half, a quarter or an eighth while that leaves enough.
+
+    It takes a seventh of the time for a photo of 12 million pixels; the pixels are close to those of a resized image,
+    not equal.
+
+    Args:
+        path: as there.
+        max_pixels: as there; of the whole image.
+        short_side: the shorter side keeps at least so many pixels.
+
+    Returns:
+        The image, and the size of the whole one.
+
+    Raises:
+        ImageError: as ``read_image``.
+    """
+    with _open(path) as file:
+        image = _to_rgb(_decode(file, one_line(path), max_pixels, short_side), one_line(path))
+    return image, read_size(path)
+
+
 def read_size(path: str | Path) -> Size:
     """Height and width of an image file after rotation by EXIF, from its header alone.
 
@@ -61,7 +84,7 @@ def read_size(path: str | Path) -> Size:
                 image = Image.open(file, formats=FORMATS)
             with image:
                 # Not PNG's own getexif, which decodes the image.
-                turned = Image.Image.getexif(image).get(0x0112, 1) in (5, 6, 7, 8)
+                turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
                 return Size(image.width, image.height) if turned else Size(image.height, image.width)
         except (*_DAMAGE, Image.DecompressionBombError) as error:
             raise ImageError(f"{one_line(path)}: {_reason(error)}") from None
@@ -96,7 +119,7 @@ def _open(path: str | Path) -> IO[bytes]:
         raise ImageError(f"{name}: cannot be read: {reason}") from None
 
 
-def _decode(file: IO[bytes], path: str, max_pixels: int) -> Image.Image:
+def _decode(file: IO[bytes], path: str, max_pixels: int, short_side: int | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Pillow warns of 89 million pixels and more; the limit here is max_pixels.
@@ -107,6 +130,9 @@ def _decode(file: IO[bytes], path: str, max_pixels: int) -> Image.Image:
                 f"{path}: {image.width} x {image.height} is more than the {max_pixels} pixels that are allowed; "
                 "shrink the image or raise data.max_image_pixels"
             )
+        if short_side is not None:
+            scale = min(1.0, short_side / min(image.size))
+            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
         image.load()
         return image
     except Image.DecompressionBombError:
@@ -127,12 +153,14 @@ def _to_rgb(image: Image.Image, path: str) -> np.ndarray:
     if image.mode == "F":
         raise ImageError(f"{path}: holds fractions; only images of 8 or 16 bits a channel are read")
     try:
-        image = ImageOps.exif_transpose(image)
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would be copied
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
             image = _eight_bits(image, path)
         elif image.mode == "PA" or "transparency" in image.info:
             image = image.convert("RGBA")
-        return np.array(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except _DAMAGE as error:
         raise ImageError(f"{path}: {_reason(error)}") from None
 

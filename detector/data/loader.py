@@ -66,7 +66,11 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Called by the loader where copies to a GPU gain from it."""
-        return replace(self, images=ImageBatch(self.images.pixels.pin_memory(), self.images.sizes))
+        return replace(
+            self,
+            images=ImageBatch(self.images.pixels.pin_memory(), self.images.sizes),
+            targets=tuple(target.pin_memory() for target in self.targets),
+        )
 
 
 class TrainingBatches(Dataset[Batch | DetectorError]):

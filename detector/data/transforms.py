@@ -47,11 +47,22 @@ def resized_size(size: Size, short_side: int, max_long_side: int) -> Size:
     return Size(max(1, int(height + 0.5)), max(1, int(width + 0.5)))
 
 
-def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
-    """Resizes ``(H, W, 3)`` uint8 with Pillow's bilinear filter, which the published models were trained with."""
+def resize_image(image: np.ndarray, size: Size) -> Tensor:
+    """Resizes with Pillow's bilinear filter, which the published models were trained with.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        size: of the result.
+
+    Returns:
+        ``(3, h, w)`` uint8.
+    """
     if image.shape[:2] == size:
-        return image
-    return np.asarray(Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BILINEAR))
+        return to_pixels(image)
+    resized = Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BILINEAR)
+    # Pillow hands out single channels faster than an array of all three can be made and transposed.
+    channels = [np.frombuffer(resized.tobytes("raw", channel), np.uint8) for channel in "RGB"]
+    return torch.from_numpy(np.stack(channels).reshape(3, *size))
 
 
 def to_pixels(image: np.ndarray) -> Tensor:
@@ -74,9 +85,9 @@ def test_views(image: np.ndarray, resize: ResizeConfig, evaluation: EvaluationCo
     for short_side in evaluation.short_sides or (resize.test_short_side,):
         limit = round(resize.max_long_side * max(1.0, short_side / resize.test_short_side))
         resized = resize_image(image, resized_size(Size(*image.shape[:2]), short_side, limit))
-        views.append((to_pixels(resized), False))
+        views.append((resized, False))
         if evaluation.flip:
-            views.append((to_pixels(resized[:, ::-1]), True))
+            views.append((resized.flip(2), True))
     return views
 
 
@@ -111,14 +122,14 @@ class TrainTransform:
         resize = self.config.resize
         short_side = int(draws.choice(resize.train_short_side))
         size = resized_size(augmented.size, short_side, resize.max_long_side)
-        image = resize_image(augmented.image, size)
+        pixels = resize_image(augmented.image, size)
         scale = [size.width / augmented.size.width, size.height / augmented.size.height] * 2
         boxes = augmented.boxes * np.array(scale, dtype=np.float32)
         if draws.random() < self.config.horizontal_flip:
-            image = image[:, ::-1]
+            pixels = pixels.flip(2)
             boxes = np.stack([size.width - boxes[:, 2], boxes[:, 1], size.width - boxes[:, 0], boxes[:, 3]], axis=1)
         seed = int(draws.integers(2**62))
-        return to_pixels(image), Target(torch.from_numpy(boxes), torch.from_numpy(augmented.labels), seed)
+        return pixels, Target(torch.from_numpy(boxes), torch.from_numpy(augmented.labels), seed)
 
     def augment(self, sample: Sample, position: int) -> Sample:
         """Applies the configured augmentations alone; the image keeps its resolution unless they change it."""

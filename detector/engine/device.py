@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 
 import torch
 
-from detector.errors import ConfigError
+from detector.config.schema import Config
+from detector.errors import ConfigError, UsageError
+from detector.models.faster_rcnn import FasterRCNN
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,6 +39,11 @@ def select_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
+def evaluation_precision(config: Config) -> str:
+    """The precision that a data set is evaluated in."""
+    return config.evaluation.precision or config.training.precision
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """Convolutions and linear layers in ``precision``; box arithmetic and losses stay in fp32.
 
@@ -45,3 +54,15 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+def compile_backbone(model: FasterRCNN, device: torch.device) -> None:
+    """Lets ``torch.compile`` rewrite conv1..conv4_x for inference with the weights that they have now.
+
+    Raises:
+        UsageError: the device is a CPU and no C++ compiler is at hand.
+    """
+    compilers = [os.environ.get("CXX"), "g++", "clang++", "cl"]
+    if device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
+        raise UsageError("compiling for a CPU needs a C++ compiler (g++ or clang++); install one, or do without")
+    model.backbone.compile(dynamic=False, options={"freezing": True})

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import EvaluationBatches, iterate
-from detector.engine.device import autocast
+from detector.engine.device import autocast, evaluation_precision
 from detector.engine.distributed import Processes
 from detector.engine.machine import workers_that_fit
 from detector.errors import DetectorError
@@ -110,6 +110,7 @@ def detect_dataset(
     stream = iterate(
         batches, range(len(batches)), min(_workers(config), len(batches)), device, config.data.worker_timeout
     )
+    precision = evaluation_precision(config)
     found: dict[int, Detections] = {}
     problem: DetectorError | None = None
     stop = processes.shared_flag()
@@ -124,9 +125,7 @@ def detect_dataset(
             for item in batch.bad:
                 _log.warning("%s; it counts as an image without detections", item.problem)
             if batch.infos:
-                detections = detect(
-                    model, batch.images, batch.mirrored, batch.original_sizes, device, config.training.precision
-                )
+                detections = detect(model, batch.images, batch.mirrored, batch.original_sizes, device, precision)
                 found.update(zip(batch.indices, detections, strict=True))
     except DetectorError as error:
         problem = error

@@ -19,7 +19,7 @@ from torchvision.ops import batched_nms, box_iou
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
 from detector.data.transforms import resized_size, test_views
-from detector.engine.device import autocast
+from detector.engine.device import autocast, evaluation_precision
 from detector.errors import DatasetError, ImageError
 from detector.models.faster_rcnn import FasterRCNN
 from detector.ops.box_coder import decode_boxes
@@ -117,7 +117,7 @@ def _follow(model: FasterRCNN, sample: Sample, config: Config, device: torch.dev
     scale = np.array([size.width / sample.size.width, size.height / sample.size.height] * 2, dtype=np.float32)
     truth = torch.from_numpy(sample.boxes * scale).to(device)
     labels = torch.from_numpy(sample.labels).to(device)
-    with autocast(device, config.training.precision):
+    with autocast(device, evaluation_precision(config)):
         features, outputs = model.features(ImageBatch.of([pixels]).to(device))
         proposals = model.rpn.propose(outputs[0])
         logits, deltas = model.roi_head(features, [proposals])

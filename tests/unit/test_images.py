@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from detector.data.images import MAX_PIXELS, read_image, read_size, rgb_array
+from detector.data.images import MAX_PIXELS, read_image, read_reduced, read_size, rgb_array
 from detector.errors import ImageError
 from detector.structures import Size
 
@@ -419,3 +419,60 @@ def test_a_hard_file_is_read_upright(shared: Path, name: str) -> None:
 @pytest.mark.parametrize(("name", "words"), [("truncated.jpg", "is truncated"), ("empty.jpg", "the file is empty")])
 def test_a_spoilt_file_is_refused(shared: Path, name: str, words: str) -> None:
     assert words in refusal(shared / "data/nasty/images" / name)
+
+
+# Reduced decoding
+
+
+def jpeg(path: Path, size: tuple[int, int], orientation: int = 1) -> Path:
+    """A smooth picture, so that resized ones are comparable, of the given height and width as stored."""
+    y, x = np.mgrid[0 : size[0], 0 : size[1]]
+    pixels = np.stack([127 + 120 * np.sin(x / 150), 127 + 120 * np.cos(y / 90), (x + y) % 400 / 2], axis=2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels.astype(np.uint8)).save(path, quality=95, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "expected"),
+    [
+        ((1600, 1200), 300, (400, 300)),
+        ((1600, 1200), 301, (800, 600)),
+        ((1600, 1200), 600, (800, 600)),
+        ((1600, 1200), 601, (1600, 1200)),
+        ((1600, 1200), 5000, (1600, 1200)),
+        ((1601, 1203), 150, (201, 151)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_leaves_enough(
+    tmp_path: Path, size: tuple[int, int], short_side: int, expected: tuple[int, int]
+) -> None:
+    image, whole = read_reduced(jpeg(tmp_path / "a.jpg", size), MAX_PIXELS, short_side)
+    assert whole == size
+    assert image.shape == (*expected, 3)
+
+
+def test_a_reduced_jpeg_is_turned_upright_too(tmp_path: Path) -> None:
+    image, whole = read_reduced(jpeg(tmp_path / "a.jpg", (800, 1200), orientation=6), MAX_PIXELS, 300)
+    assert whole == (1200, 800)
+    assert image.shape == (600, 400, 3)
+
+
+def test_a_reduced_jpeg_shows_the_same_picture(tmp_path: Path) -> None:
+    path = jpeg(tmp_path / "a.jpg", (800, 1200))
+    image, _ = read_reduced(path, MAX_PIXELS, 100)
+    expected = Image.fromarray(read_image(path)).resize((150, 100), Image.Resampling.BOX)
+    assert np.abs(image.astype(float) - np.asarray(expected)).mean() < 2
+
+
+def test_other_formats_are_decoded_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (400, 300)).save(path)
+    image, whole = read_reduced(path, MAX_PIXELS, 20)
+    assert image.shape[:2] == whole == (300, 400)
+
+
+def test_the_limit_on_pixels_counts_the_whole_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="more than the 1000 pixels"):
+        read_reduced(jpeg(tmp_path / "a.jpg", (400, 300)), 1000, 20)

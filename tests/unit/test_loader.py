@@ -108,6 +108,16 @@ def test_the_first_batch_can_be_taken_without_the_others() -> None:
     assert len(next(iterator).images) == 4
 
 
+def test_pixels_and_targets_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.clone()) or pinned[-1])
+    batch = loaded(training(), 1)[0]
+    ready = batch.pin_memory()
+    assert_equal([ready], [batch])
+    tensors = [ready.images.pixels, *(part for target in ready.targets for part in (target.boxes, target.labels))]
+    assert {id(tensor) for tensor in tensors} == {id(tensor) for tensor in pinned}
+
+
 # Any number of ranks
 
 
