@@ -189,6 +189,8 @@ class Detections:
 
     def keep(self, chosen: Tensor) -> Detections:
         """Leaves only the chosen detections, given as a mask or as indices."""
+        if chosen.dtype == torch.bool:
+            chosen = torch.nonzero(chosen).flatten()  # once, and not in each of the three
         return Detections(self.boxes[chosen], self.scores[chosen], self.labels[chosen])
 
     def to(self, device: torch.device | str) -> Detections:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torchvision.ops import FrozenBatchNorm2d
 
 
@@ -27,26 +28,29 @@ class Norm(Protocol):
 
 def folds(norm: nn.Module) -> TypeGuard[Norm]:
     """Whether a norm is a fixed affine map in each channel: it does not look at the batch."""
-    if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
+    # No subclass: it may compute something else.
+    if type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm):
         return not norm.training and norm.running_var is not None
-    return isinstance(norm, FrozenBatchNorm2d)
+    return type(norm) is FrozenBatchNorm2d
 
 
 def working_dtype(features: Tensor) -> torch.dtype:
     """The precision that a convolution of these features computes in, under autocast or not."""
     kind = features.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return features.dtype
 
 
 def folded(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weight and bias of one convolution that does the work of both.
 
     Where a gradient is asked for, they are made anew as a function of the parameters, so that it reaches these. Else
-    they are kept until a source changes; only writing through ``.data`` goes unnoticed until the module is put into
-    another mode.
+    they are kept until a source changes or an optimiser has stepped; only writing through ``.data`` goes unnoticed
+    until the module is put into another mode.
 
     Args:
-        conv: the convolution; one that has a bias has no norm.
+        conv: the convolution.
         norm: of which ``folds`` is true, or None.
         dtype: of the results.
 
@@ -54,13 +58,15 @@ def folded(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tens
         ``(C', C, k, k)`` in channels_last, and ``(C',)``.
     """
     affine = () if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    sources = [value for value in (conv.weight, conv.bias, *affine) if isinstance(value, Tensor)]
+    # A batch norm in training writes its statistics without a new version of them, but counts the batches with one.
+    count = getattr(norm, "num_batches_tracked", None)
+    sources = [value for value in (conv.weight, conv.bias, *affine, count) if isinstance(value, Tensor)]
     wanted = torch.is_grad_enabled() and any(value.requires_grad for value in sources)
-    if wanted or torch.compiler.is_compiling():
+    # Tensors of inference mode have no versions.
+    if wanted or torch.compiler.is_compiling() or any(value.is_inference() for value in sources):
         return _fold(conv, norm, dtype)
-    versions = tuple(
-        (value.data_ptr(), value.device, None if value.is_inference() else value._version) for value in sources
-    )
+    states = [(value.data_ptr(), value.device, value._version) for value in sources]
+    versions = (norm and norm.eps, *states)
     kept = _kept.get(conv)
     if (
         kept is None
@@ -69,7 +75,8 @@ def folded(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tens
         or any(one is not other for one, other in zip(kept.sources, sources, strict=True))
     ):
         with torch.inference_mode(False), torch.no_grad():
-            kept = _kept[conv] = _Kept(sources, versions, *_fold(conv, norm, dtype))
+            data = [value.detach() for value in sources]
+            kept = _kept[conv] = _Kept(sources, data, versions, *_fold(conv, norm, dtype))
     return kept.weight, kept.bias
 
 
@@ -83,6 +90,7 @@ def forget_folded(model: nn.Module) -> None:
 @dataclass(frozen=True)
 class _Kept:
     sources: list[Tensor]
+    data: list[Tensor]  # so that no new memory gets the address of the old
     versions: tuple[object, ...]
     weight: Tensor
     bias: Tensor
@@ -90,6 +98,9 @@ class _Kept:
 
 # Beside the modules and not in them: nothing of this is copied, saved or sent with a network.
 _kept: WeakKeyDictionary[nn.Conv2d, _Kept] = WeakKeyDictionary()
+
+# Fused optimisers write weights without a new version of them.
+register_optimizer_step_post_hook(lambda *_: _kept.clear())
 
 
 def _fold(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -99,7 +110,7 @@ def _fold(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tenso
         assert norm.running_mean is not None
         scale = (norm.running_var + norm.eps).rsqrt()
         scale = scale if norm.weight is None else scale * norm.weight
-        bias = -norm.running_mean * scale
+        bias = (-norm.running_mean if bias is None else bias - norm.running_mean) * scale
         bias = bias if norm.bias is None else bias + norm.bias
         weight = weight * scale[:, None, None, None]
     assert bias is not None

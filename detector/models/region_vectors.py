@@ -51,7 +51,8 @@ def fast_vectors(
     yield is pooled. Bins that a stride skips are not made.
     """
     cells = torch.cat([each.permute(1, 2, 0).flatten(0, 1) for each in features])
-    parts = _parts(features, regions, config)
+    # A batch norm in training looks at all regions, too.
+    parts = _parts(features, regions, config, together=torch.is_grad_enabled() or conv5_x.training)
     first = conv5_x[0]
     if isinstance(first, Bottleneck) and isinstance(first.shortcut, ConvNorm):
         outputs = _convolve_then_pool(conv5_x, first, first.shortcut, cells, parts)
@@ -92,12 +93,15 @@ class _Part:
 
     def pool(self, maps: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
         """Of each map, ``(P, C)`` to ``(n, C, side / step, side / step)``, rounded up, in channels_last."""
-        side, ratio = self.config.pooled_size, self.config.sampling_ratio
+        side, ratio, on_cpu = self.config.pooled_size, self.config.sampling_ratio, maps[0].device.type == "cpu"
         pooled: list[Tensor] = []
         with record_function("pooling"):
             taps = {
                 step: Taps.joined(
-                    [bin_taps(one.regions, one.grid, one.first_row, STRIDE, side, ratio, step) for one in self.images]
+                    [
+                        bin_taps(one.regions, one.grid, one.first_row, STRIDE, side, ratio, step, compress=on_cpu)
+                        for one in self.images
+                    ]
                 )
                 for step in set(steps)
             }
@@ -107,13 +111,15 @@ class _Part:
         return pooled
 
 
-def _parts(features: Sequence[Tensor], regions: Sequence[Tensor], config: RoIHeadConfig) -> Iterator[_Part]:
-    """All regions together where a gradient needs them all; else a chunk of one image at a time."""
+def _parts(
+    features: Sequence[Tensor], regions: Sequence[Tensor], config: RoIHeadConfig, together: bool
+) -> Iterator[_Part]:
+    """All regions at once, or a chunk of one image at a time."""
     images, first_row = [], 0
     for each, boxes in zip(features, regions, strict=True):
         images.append(_Image(boxes, Size(*each.shape[1:]), first_row))
         first_row += each[0].numel()
-    if torch.is_grad_enabled():
+    if together:
         yield _Part(images, config)
         return
     for image in images:

@@ -57,7 +57,8 @@ class ConvNorm(nn.Module):
             return self.norm(self.conv(features))  # type: ignore[no-any-return]
         dtype = working_dtype(features)
         weight, bias = folded(self.conv, self.norm, dtype)
-        return F.conv2d(features.to(dtype), weight, bias, self.conv.stride, self.conv.padding)
+        conv = self.conv
+        return F.conv2d(features.to(dtype), weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def linear_part(self, features: Tensor) -> Tensor:
         """Of a 1x1 convolution all but stride and bias: ``(B, C, H, W)`` to ``(B, C', H, W)``.
@@ -72,7 +73,8 @@ class ConvNorm(nn.Module):
     def remainder(self, features: Tensor) -> Tensor:
         """What ``linear_part`` has left out, apart from the stride: bias or norm."""
         if not folds(self.norm):
-            return self.norm(features)  # type: ignore[no-any-return]
+            bias = self.conv.bias
+            return self.norm(features if bias is None else features + bias[:, None, None])  # type: ignore[no-any-return]
         return features + folded(self.conv, self.norm, features.dtype)[1][:, None, None]
 
 

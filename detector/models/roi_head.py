@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,13 @@ class Regions:
         boxes: ``(N, 4)``.
         labels: ``(N,)`` in 0..K; K is background.
         truth: ``(N, 4)`` matched ground truth; meaningless for background.
+        foreground: so many of the first are no background.
     """
 
     boxes: Tensor
     labels: Tensor
     truth: Tensor
+    foreground: int
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class C4Head(nn.Module):
         truth = candidates[sampled]
         labels[: len(foreground)] = target.labels[matches.truth[foreground]]
         truth[: len(foreground)] = target.boxes[matches.truth[foreground]]
-        return Regions(candidates[sampled], labels, truth)
+        return Regions(candidates[sampled], labels, truth, len(foreground))
 
     def losses(self, features: Sequence[Tensor], regions: Sequence[Regions]) -> dict[str, Tensor]:
         """The two losses of the head, each divided by the number of sampled regions.
@@ -138,7 +141,13 @@ class C4Head(nn.Module):
         counts = [len(region.labels) for region in regions]
         scale = torch.cat([logits.new_full((count,), 1 / max(count, 1)) for count in counts]) / len(counts)
         loss_class = (F.cross_entropy(logits, labels, reduction="none") * scale).sum()
-        rows = torch.nonzero(labels < self.num_classes).flatten()
+        starts = accumulate(counts, initial=0)
+        rows = torch.cat(
+            [
+                torch.arange(start, start + region.foreground, device=labels.device)
+                for start, region in zip(starts, regions, strict=False)
+            ]
+        )
         wanted = encode_boxes(
             torch.cat([region.truth for region in regions])[rows],
             torch.cat([region.boxes for region in regions])[rows],
@@ -187,8 +196,8 @@ class C4Head(nn.Module):
         finite = torch.isfinite(scores).all(dim=1) & torch.isfinite(deltas).all(dim=2).all(dim=1)
         rows, labels = torch.nonzero((scores > self.config.score_threshold) & finite[:, None]).unbind(dim=1)
         boxes = decode_boxes(deltas[rows, labels], proposals[rows], self.config.box_weights)
-        chosen = torch.isfinite(boxes).all(dim=1)
-        return Candidates(clip_boxes(boxes[chosen], size), scores[rows, labels][chosen], labels[chosen])
+        chosen = torch.nonzero(torch.isfinite(boxes).all(dim=1)).flatten()
+        return Candidates(clip_boxes(boxes[chosen], size), scores[rows[chosen], labels[chosen]], labels[chosen])
 
     def _best_boxes_of(self, scores: Tensor, deltas: Tensor, proposals: Tensor, size: Size) -> Tensor:
         """Of each region the box of its best class."""

@@ -91,11 +91,11 @@ class RegionProposalNetwork(nn.Module):
         wanted = config.train_proposals if self.training else self.test_proposals
         scores, order = output.objectness.topk(min(candidates, len(output.objectness)))
         boxes = decode_boxes(output.deltas[order], output.anchors[order])
+        # Before clipping, which makes a border of infinity.
         finite = torch.isfinite(scores) & torch.isfinite(boxes).all(dim=1)
-        boxes, scores = boxes[finite], scores[finite]
         boxes = clip_boxes(boxes, output.size)
-        usable = usable_boxes(boxes)
-        boxes, scores = boxes[usable], scores[usable]
+        chosen = torch.nonzero(finite & usable_boxes(boxes)).flatten()
+        boxes, scores = boxes[chosen], scores[chosen]
         return boxes[nms_until(boxes, scores, config.nms_iou, wanted)]
 
     def losses(self, outputs: Sequence[RPNOutput], targets: Sequence[Target]) -> dict[str, Tensor]:

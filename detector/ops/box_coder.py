@@ -27,10 +27,9 @@ def encode_boxes(boxes: Tensor, references: Tensor, weights: tuple[float, ...] =
     """
     width, height, x, y = _size_and_centre(references)
     new_width, new_height, new_x, new_y = _size_and_centre(boxes)
-    deltas = torch.stack(
-        [(new_x - x) / width, (new_y - y) / height, (new_width / width).log(), (new_height / height).log()], dim=-1
-    )
-    return deltas * deltas.new_tensor(weights)
+    deltas = (new_x - x) / width, (new_y - y) / height, (new_width / width).log(), (new_height / height).log()
+    # One after another: a tensor of weights would make a GPU wait for its copy.
+    return torch.stack([delta * weight for delta, weight in zip(deltas, weights, strict=True)], dim=-1)
 
 
 def decode_boxes(deltas: Tensor, references: Tensor, weights: tuple[float, ...] = UNIT_WEIGHTS) -> Tensor:
@@ -45,7 +44,7 @@ def decode_boxes(deltas: Tensor, references: Tensor, weights: tuple[float, ...] 
         ``(..., 4)`` boxes in pixels.
     """
     width, height, x, y = _size_and_centre(references)
-    dx, dy, dw, dh = (deltas / deltas.new_tensor(weights)).unbind(-1)
+    dx, dy, dw, dh = (delta / weight for delta, weight in zip(deltas.unbind(-1), weights, strict=True))
     new_x, new_y = dx * width + x, dy * height + y
     half_width = dw.clamp(max=MAX_LOG_SCALE).exp() * width / 2
     half_height = dh.clamp(max=MAX_LOG_SCALE).exp() * height / 2

@@ -8,6 +8,7 @@ from functools import lru_cache
 import pytest
 import torch
 
+import detector.models.region_vectors
 import detector.ops.roi_align
 from detector.models.faster_rcnn import FasterRCNN
 from detector.structures import Detections, ImageBatch, Size, Target
@@ -299,27 +300,40 @@ def test_detection_leaves_no_gradients_behind() -> None:
 # What is not finite.
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "fast"])
+def accelerated(request: pytest.FixtureRequest) -> bool:
+    """The way that a model computes."""
+    return bool(request.param)
+
+
 @pytest.fixture
 def pooled(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The boxes that RoIAlign is given, which must be finite: a NaN crashes its kernel."""
+    """The boxes that are pooled, plainly or fast, which must be finite: a NaN crashes torchvision's kernel."""
     boxes: list[torch.Tensor] = []
-    original: Callable[..., torch.Tensor] = detector.ops.roi_align.roi_align
 
-    def watched(
-        features: torch.Tensor, regions: list[torch.Tensor], *arguments: object, **options: object
-    ) -> torch.Tensor:
-        boxes.extend(regions)
-        assert all(torch.isfinite(region).all() for region in regions)
-        return original(features, regions, *arguments, **options)
+    def watched(original: Callable[..., object], boxes_of: Callable[..., list[torch.Tensor]]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            boxes.extend(boxes_of(*arguments))
+            assert all(torch.isfinite(region).all() for region in boxes)
+            return original(*arguments, **options)
 
-    monkeypatch.setattr(detector.ops.roi_align, "roi_align", watched)
+        return call
+
+    roi_align, bin_taps = detector.ops.roi_align.roi_align, detector.models.region_vectors.bin_taps
+    plain = watched(roi_align, lambda _, regions, *rest: regions)
+    monkeypatch.setattr(detector.ops.roi_align, "roi_align", plain)
+    fast = watched(bin_taps, lambda regions, *rest: [regions])
+    monkeypatch.setattr(detector.models.region_vectors, "bin_taps", fast)
     return boxes
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 @pytest.mark.parametrize("delta", range(4))
-def test_bad_deltas_never_reach_roi_align(pooled: list[torch.Tensor], bad: float, delta: int) -> None:
+def test_bad_deltas_never_reach_roi_align(
+    pooled: list[torch.Tensor], accelerated: bool, bad: float, delta: int
+) -> None:
     model = decided_model()
+    model.accelerate(accelerated)
     with torch.no_grad():
         model.rpn.deltas.bias[delta] = bad
     (found,) = model.detect(ImageBatch.of([image_of((48, 64))]))
@@ -329,8 +343,9 @@ def test_bad_deltas_never_reach_roi_align(pooled: list[torch.Tensor], bad: float
     assert torch.isfinite(found.boxes).all()
 
 
-def test_bad_objectness_never_reaches_roi_align(pooled: list[torch.Tensor]) -> None:
+def test_bad_objectness_never_reaches_roi_align(pooled: list[torch.Tensor], accelerated: bool) -> None:
     model = decided_model()
+    model.accelerate(accelerated)
     with torch.no_grad():
         model.rpn.objectness.bias.fill_(NAN)
     (found,) = model.detect(ImageBatch.of([image_of((48, 64))]))
@@ -338,8 +353,9 @@ def test_bad_objectness_never_reaches_roi_align(pooled: list[torch.Tensor]) -> N
     assert len(found) == 0
 
 
-def test_a_diverged_network_detects_nothing(pooled: list[torch.Tensor]) -> None:
+def test_a_diverged_network_detects_nothing(pooled: list[torch.Tensor], accelerated: bool) -> None:
     model = decided_model()
+    model.accelerate(accelerated)
     with torch.no_grad():
         model.backbone.conv1.conv.weight.fill_(NAN)
     (found,) = model.detect(ImageBatch.of([image_of((48, 64))]))
@@ -347,8 +363,9 @@ def test_a_diverged_network_detects_nothing(pooled: list[torch.Tensor]) -> None:
     assert len(pooled) == 1
 
 
-def test_a_diverged_network_says_so_in_its_losses(pooled: list[torch.Tensor]) -> None:
+def test_a_diverged_network_says_so_in_its_losses(pooled: list[torch.Tensor], accelerated: bool) -> None:
     model = decided_model().train()
+    model.accelerate(accelerated)
     with torch.no_grad():
         model.backbone.conv1.conv.weight.fill_(NAN)
     losses = model(ImageBatch.of([image_of((48, 64))]), [target_of([[8.0, 8.0, 40.0, 40.0]])])

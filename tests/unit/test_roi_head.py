@@ -50,10 +50,9 @@ def target_of(boxes: list[list[float]], labels: list[int], seed: int | None = 0)
 
 
 def regions_of(boxes: list[list[float]], labels: list[int], truth: list[list[float]] | None = None) -> Regions:
-    found = torch.tensor(boxes).reshape(-1, 4)
-    return Regions(
-        found, torch.tensor(labels, dtype=torch.int64), found if truth is None else torch.tensor(truth).reshape(-1, 4)
-    )
+    found, foreground = torch.tensor(boxes).reshape(-1, 4), sum(label < K for label in labels)
+    wanted = found if truth is None else torch.tensor(truth).reshape(-1, 4)
+    return Regions(found, torch.tensor(labels, dtype=torch.int64), wanted, foreground)
 
 
 def detect(head: C4Head, proposals: list[list[float]], size: Size = IMAGE) -> Detections:
