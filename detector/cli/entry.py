@@ -15,7 +15,7 @@ from typing import NoReturn
 from detector.errors import DetectorError, FailedElsewhere, MachineError, UsageError
 
 _MAX_LINE = 390
-COMMANDS = ("train", "evaluate", "compare", "visualize", "make_shapes", "convert_weights")
+COMMANDS = ("train", "evaluate", "compare", "visualize", "benchmark", "make_shapes", "convert_weights")
 
 
 class Parser(argparse.ArgumentParser):

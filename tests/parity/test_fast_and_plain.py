@@ -252,7 +252,7 @@ def assert_same_gradients(model: FasterRCNN, boxes: torch.Tensor, targets: list[
             assert (found - expected).norm() <= expected.norm() * share, name
 
 
-@every_model(18, 50, *DEEP[:1])
+@every_model(18, 50)
 @pytest.mark.usefixtures("in_float64")
 def test_all_gradients_agree(depth: int, stride_in_1x1: bool, norm: str) -> None:
     targets = [target_of(BOXES), target_of([])]

@@ -1,0 +1,7 @@
+"""The command benchmark; see --help."""
+
+import sys
+
+from detector.cli.benchmark import main
+
+sys.exit(main())
