@@ -42,7 +42,15 @@ def working_dtype(features: Tensor) -> torch.dtype:
     return features.dtype
 
 
-def folded(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def layout_of(features: Tensor) -> torch.memory_format:
+    """How features lie in memory; a convolution is fastest if its weight lies likewise."""
+    in_last = features.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if in_last else torch.contiguous_format
+
+
+def folded(
+    conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype, layout: torch.memory_format = torch.channels_last
+) -> tuple[Tensor, Tensor]:
     """Weight and bias of one convolution that does the work of both.
 
     Where a gradient is asked for, they are made anew as a function of the parameters, so that it reaches these. Else
@@ -53,9 +61,10 @@ def folded(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tens
         conv: the convolution.
         norm: of which ``folds`` is true, or None.
         dtype: of the results.
+        layout: of the weight.
 
     Returns:
-        ``(C', C, k, k)`` in channels_last, and ``(C',)``.
+        ``(C', C, k, k)`` and ``(C',)``.
     """
     affine = () if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     # A batch norm in training writes its statistics without a new version of them, but counts the batches with one.
@@ -64,9 +73,9 @@ def folded(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tens
     wanted = torch.is_grad_enabled() and any(value.requires_grad for value in sources)
     # Tensors of inference mode have no versions.
     if wanted or torch.compiler.is_compiling() or any(value.is_inference() for value in sources):
-        return _fold(conv, norm, dtype)
+        return _fold(conv, norm, dtype, layout)
     states = [(value.data_ptr(), value.device, value._version) for value in sources]
-    versions = (norm and norm.eps, *states)
+    versions = (norm and norm.eps, layout, *states)
     kept = _kept.get(conv)
     if (
         kept is None
@@ -76,7 +85,7 @@ def folded(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tens
     ):
         with torch.inference_mode(False), torch.no_grad():
             data = [value.detach() for value in sources]
-            kept = _kept[conv] = _Kept(sources, data, versions, *_fold(conv, norm, dtype))
+            kept = _kept[conv] = _Kept(sources, data, versions, *_fold(conv, norm, dtype, layout))
     return kept.weight, kept.bias
 
 
@@ -103,7 +112,7 @@ _kept: WeakKeyDictionary[nn.Conv2d, _Kept] = WeakKeyDictionary()
 register_optimizer_step_post_hook(lambda *_: _kept.clear())
 
 
-def _fold(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _fold(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
     weight, bias = conv.weight, conv.bias
     if norm is not None:
         assert norm.running_var is not None
@@ -114,4 +123,4 @@ def _fold(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype) -> tuple[Tenso
         bias = bias if norm.bias is None else bias + norm.bias
         weight = weight * scale[:, None, None, None]
     assert bias is not None
-    return weight.to(dtype, memory_format=torch.channels_last), bias.to(dtype)
+    return weight.to(dtype, memory_format=layout), bias.to(dtype)

@@ -21,6 +21,10 @@ from detector.structures import Size
 # Regions at once where no gradient needs them all: activations stay in a CPU's cache, and memory stays bounded.
 _CHUNK, _CHUNK_ON_GPU = 64, 1024
 
+# Below this side of pooled regions, conv5_x runs on maps of 4 x 4 cells or fewer, where 3x3 convolutions are slower on
+# channels_last.
+_SMALL = 10
+
 
 def plain_vectors(
     conv5_x: nn.Sequential, features: Sequence[Tensor], regions: Sequence[Tensor], config: RoIHeadConfig
@@ -92,7 +96,7 @@ class _Part:
     config: RoIHeadConfig
 
     def pool(self, maps: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
-        """Of each map, ``(P, C)`` to ``(n, C, side / step, side / step)``, rounded up, in channels_last."""
+        """Of each map, ``(P, C)`` to ``(n, C, side / step, side / step)``, rounded up."""
         side, ratio, on_cpu = self.config.pooled_size, self.config.sampling_ratio, maps[0].device.type == "cpu"
         pooled: list[Tensor] = []
         with record_function("pooling"):
@@ -107,7 +111,8 @@ class _Part:
             }
             for rows, step in zip(maps, steps, strict=True):
                 bins = len(range(0, side, step))
-                pooled.append(gather(rows, taps[step]).view(-1, bins, bins, rows.shape[1]).permute(0, 3, 1, 2))
+                cells = gather(rows, taps[step]).view(-1, bins, bins, rows.shape[1]).permute(0, 3, 1, 2)
+                pooled.append(cells.contiguous() if side < _SMALL else cells)
         return pooled
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config.schema import BackboneConfig
-from detector.models.folding import folded, folds, working_dtype
+from detector.models.folding import folded, folds, layout_of, working_dtype
 
 STRIDE = 16
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -56,7 +56,7 @@ class ConvNorm(nn.Module):
         if not (self.accelerated and folds(self.norm)):
             return self.norm(self.conv(features))  # type: ignore[no-any-return]
         dtype = working_dtype(features)
-        weight, bias = folded(self.conv, self.norm, dtype)
+        weight, bias = folded(self.conv, self.norm, dtype, layout_of(features))
         conv = self.conv
         return F.conv2d(features.to(dtype), weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
