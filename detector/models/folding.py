@@ -49,7 +49,7 @@ def layout_of(features: Tensor) -> torch.memory_format:
 
 
 def folded(
-    conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype, layout: torch.memory_format = torch.channels_last
+    conv: nn.Conv2d, norm: Norm, dtype: torch.dtype, layout: torch.memory_format = torch.channels_last
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of one convolution that does the work of both.
 
@@ -59,14 +59,14 @@ def folded(
 
     Args:
         conv: the convolution.
-        norm: of which ``folds`` is true, or None.
+        norm: of which ``folds`` is true.
         dtype: of the results.
         layout: of the weight.
 
     Returns:
         ``(C', C, k, k)`` and ``(C',)``.
     """
-    affine = () if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    affine = norm.weight, norm.bias, norm.running_mean, norm.running_var
     # A batch norm in training writes its statistics without a new version of them, but counts the batches with one.
     count = getattr(norm, "num_batches_tracked", None)
     sources = [value for value in (conv.weight, conv.bias, *affine, count) if isinstance(value, Tensor)]
@@ -75,7 +75,7 @@ def folded(
     if wanted or torch.compiler.is_compiling() or any(value.is_inference() for value in sources):
         return _fold(conv, norm, dtype, layout)
     states = [(value.data_ptr(), value.device, value._version) for value in sources]
-    versions = (norm and norm.eps, layout, *states)
+    versions = (norm.eps, layout, *states)
     kept = _kept.get(conv)
     if (
         kept is None
@@ -112,15 +112,12 @@ _kept: WeakKeyDictionary[nn.Conv2d, _Kept] = WeakKeyDictionary()
 register_optimizer_step_post_hook(lambda *_: _kept.clear())
 
 
-def _fold(conv: nn.Conv2d, norm: Norm | None, dtype: torch.dtype, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
-    weight, bias = conv.weight, conv.bias
-    if norm is not None:
-        assert norm.running_var is not None
-        assert norm.running_mean is not None
-        scale = (norm.running_var + norm.eps).rsqrt()
-        scale = scale if norm.weight is None else scale * norm.weight
-        bias = (-norm.running_mean if bias is None else bias - norm.running_mean) * scale
-        bias = bias if norm.bias is None else bias + norm.bias
-        weight = weight * scale[:, None, None, None]
-    assert bias is not None
+def _fold(conv: nn.Conv2d, norm: Norm, dtype: torch.dtype, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    bias = (-norm.running_mean if conv.bias is None else conv.bias - norm.running_mean) * scale
+    bias = bias if norm.bias is None else bias + norm.bias
+    weight = conv.weight * scale[:, None, None, None]
     return weight.to(dtype, memory_format=layout), bias.to(dtype)

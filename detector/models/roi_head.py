@@ -105,7 +105,9 @@ class C4Head(nn.Module):
         Returns:
             ``(sum of N, K + 1)`` class logits and ``(sum of N, K, 4)`` deltas, float32.
         """
-        vectors_of = fast_vectors if self.accelerated else plain_vectors
+        # Other devices may lack what the fast way is made of.
+        fast = self.accelerated and features[0].device.type in ("cpu", "cuda")
+        vectors_of = fast_vectors if fast else plain_vectors
         with record_function("head"):
             vectors = vectors_of(self.conv5_x, features, regions, self.config).float()
             with torch.autocast(vectors.device.type, enabled=False):
