@@ -78,11 +78,15 @@ def _visualize(argv: Sequence[str]) -> int:
     return _draw_inputs(options.inputs[0], options.inputs[1:], options)
 
 
-def _draw_inputs(weights: str, inputs: Sequence[str], options: argparse.Namespace) -> int:
+def _load(weights: str, options: argparse.Namespace) -> Detector:
     from detector.engine.detector import Detector
 
+    return Detector.load(weights, device=options.device, precision=options.precision, compiled=options.compile)
+
+
+def _draw_inputs(weights: str, inputs: Sequence[str], options: argparse.Namespace) -> int:
     paths = [path for text in inputs for path in _expand(text)]
-    detector = Detector.load(weights, device=options.device, precision=options.precision, compiled=options.compile)
+    detector = _load(weights, options)
     output = Path(options.output) if options.output else Path(weights).parent / "visualize"
     records: list[dict[str, Any]] = []
     failed = 0
@@ -207,8 +211,8 @@ def _records(detector: Detector, image_id: str, detections: Detections) -> list[
 def _draw_data_set(options: argparse.Namespace) -> int:
     from detector.config.load import load_config
     from detector.data.build import open_split
+    from detector.data.dataset import as_trained_on
     from detector.data.transforms import TrainTransform
-    from detector.engine.detector import Detector
     from detector.visualization.draw import draw_batch, draw_comparison, draw_ground_truth, save_image
 
     if not options.output:
@@ -218,8 +222,10 @@ def _draw_data_set(options: argparse.Namespace) -> int:
     if options.count < 1:
         raise UsageError(f"--count must be at least 1, got {options.count}")
     config = load_config(options.config, options.inputs)
-    detector = Detector.load(options.weights, device=options.device) if options.weights else None
+    detector = _load(options.weights, options) if options.weights else None
     dataset = open_split(config, options.split, detector.class_names if detector else None)
+    if options.augmented:
+        dataset = as_trained_on(dataset, config.data)
     transform = TrainTransform(config.data, config.seed)
     class_names = dataset.annotations.class_names
     failed = 0

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from detector.config.schema import DataConfig
 from detector.data.images import read_image, read_reduced
 from detector.errors import DatasetError, one_line, quote
 from detector.structures import Annotations, ImageId, ImageInfo, Sample, Size
@@ -203,6 +204,16 @@ class Subset:
 
     def __getitem__(self, index: int) -> Sample:
         return self.whole[self.indices[index]]
+
+
+def as_trained_on(dataset: DetectionDataset, data: DataConfig) -> DetectionDataset:
+    """The images as training decodes them: smaller, if ``data.reduced_decoding`` allows that.
+
+    Args:
+        dataset: left as it is.
+        data: the data section.
+    """
+    return with_reduced_decoding(dataset, max(data.resize.train_short_side)) if data.reduced_decoding else dataset
 
 
 def with_reduced_decoding(dataset: DetectionDataset, short_side: int) -> DetectionDataset:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from detector.config.schema import Config
-from detector.data.dataset import DetectionDataset
+from detector.data.dataset import DetectionDataset, as_trained_on
 from detector.data.randomness import seed_global_streams
 from detector.data.sampler import TrainingOrder
 from detector.data.transforms import TrainTransform, test_views
@@ -96,7 +96,7 @@ class TrainingBatches(Dataset[Batch | DetectorError]):
         micro_batch_size: int,
         skip_bad: bool = False,
     ) -> None:
-        self.dataset = dataset
+        self.dataset = as_trained_on(dataset, transform.config)
         self.order = order
         self.transform = transform
         self.share = order.batch_size // world_size

@@ -12,7 +12,7 @@ from detector.config.schema import Config
 from detector.errors import ConfigError, UsageError
 from detector.models.faster_rcnn import FasterRCNN
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def select_device(name: str, local_rank: int = 0) -> torch.device:
@@ -53,7 +53,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     """
     if precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=_DTYPES[precision])
+    return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 def compile_backbone(model: FasterRCNN, device: torch.device) -> None:

@@ -19,7 +19,7 @@ except ImportError:  # Windows has no such limits
 _log = logging.getLogger(__name__)
 
 _SHARED_MEMORY = Path("/dev/shm")
-_PREFETCHED = 2  # batches a worker prepares ahead, torch's default
+PREFETCHED = 2  # batches a worker prepares ahead, torch's default
 
 
 def raise_file_limit() -> None:
@@ -50,12 +50,12 @@ def workers_that_fit(config: Config, images: int, folder: Path = _SHARED_MEMORY)
     batch = images * 3 * min(longest, max(*resize.train_short_side, resize.test_short_side)) * longest
     # Processes on one machine share its memory.
     free = shutil.disk_usage(folder).free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    fitting = min(wanted, free // (batch * (_PREFETCHED + 1)))
+    fitting = min(wanted, free // (batch * (PREFETCHED + 1)))
     if fitting < wanted:
         _log.warning(
             "%s has %d MiB free, %d workers may need %d; using %d (docker run --shm-size=1g gives more; "
             "data.workers=0 needs none)",
-            folder, free // 2**20, wanted, wanted * batch * (_PREFETCHED + 1) // 2**20 + 1, fitting,
+            folder, free // 2**20, wanted, wanted * batch * (PREFETCHED + 1) // 2**20 + 1, fitting,
         )  # fmt: skip
     return int(fitting)
 

@@ -11,9 +11,9 @@ from typing import NoReturn
 import torch
 
 from detector.config.load import dump_config
-from detector.config.schema import Config, DataConfig
+from detector.config.schema import Config
 from detector.data.build import wide_images
-from detector.data.dataset import DetectionDataset, with_reduced_decoding
+from detector.data.dataset import DetectionDataset
 from detector.data.loader import Batch, TrainingBatches, iterate
 from detector.data.randomness import seed_global_streams
 from detector.data.sampler import TrainingOrder
@@ -85,9 +85,8 @@ class Trainer:
         order = TrainingOrder(
             wide if config.data.group_by_aspect_ratio else wide | True, training.batch_size, config.seed
         )
-        images = _as_decoded(train_set, config.data)
         self.batches = TrainingBatches(
-            images, order, TrainTransform(config.data, config.seed), processes.rank, processes.world_size, micro,
+            train_set, order, TrainTransform(config.data, config.seed), processes.rank, processes.world_size, micro,
             skip_bad=config.data.on_bad_sample == "skip",
         )  # fmt: skip
         self.learner = Learner(model, training, device, processes)
@@ -324,7 +323,3 @@ class Trainer:
                 fingerprint=self.origin["train_set"],
             )
             save_weights(self.folder.path / name, self.learner.best_model.state_dict(), info)
-
-
-def _as_decoded(train_set: DetectionDataset, data: DataConfig) -> DetectionDataset:
-    return with_reduced_decoding(train_set, max(data.resize.train_short_side)) if data.reduced_decoding else train_set

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,18 @@ def test_pictures_of_a_data_set(run: Path, tmp_path: Path, extra: list[str]) -> 
     config = str(write_tiny(tmp_path))
     assert visualize.main(["--config", config, "--split", "val", "--count", "3", *extra, "--output", "look"]) == 0
     assert len(list(Path("look").glob("*.jpg"))) == 3
+
+
+@pytest.mark.parametrize("with_data_set", [False, True])
+def test_both_ways_to_draw_detections_heed_how_they_are_computed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, with_data_set: bool
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    weights, config = str(run / "model_best.safetensors"), str(write_tiny(tmp_path))
+    Image.new("RGB", (80, 64)).save(tmp_path / "a.png")
+    inputs = ["--config", config, "--weights", weights] if with_data_set else [weights, "a.png"]
+    assert visualize.main([*inputs, "--compile", "--device", "cpu", "--output", "look"]) == 2
+    assert "error: compiling for a CPU needs a C++ compiler" in capsys.readouterr().err
 
 
 def test_the_python_interface(run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detector.cli import visualize
 from detector.data.coco import open_coco
 from detector.data.dataset import FileDataset, JoinedDataset, Subset, check_dataset, with_reduced_decoding
 from detector.data.shapes import ShapesDataset
@@ -16,8 +17,8 @@ from detector.engine.distributed import Processes
 from detector.engine.run_folder import RunFolder
 from detector.engine.trainer import Trainer
 from detector.errors import DatasetError
-from detector.structures import Size
-from tests.tiny import tiny_config, tiny_model
+from detector.structures import Sample, Size
+from tests.tiny import tiny_config, tiny_model, write_tiny
 
 
 @pytest.fixture
@@ -80,3 +81,20 @@ def test_training_decodes_as_the_configuration_says(
     trainer = Trainer(config, tiny_model(), photos, None, folder, device, Processes())
     assert trainer.batches.dataset[0].size == size
     assert trainer.train_set[0].size == Size(600, 800)
+
+
+def test_augmented_pictures_show_what_training_gets(photos: FileDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Size] = []
+    original = FileDataset.__getitem__
+
+    def reading(dataset: FileDataset, index: int) -> Sample:
+        read.append(original(dataset, index).size)
+        return original(dataset, index)
+
+    monkeypatch.setattr(FileDataset, "__getitem__", reading)
+    folder = Path(str(photos.info(0).path)).parent
+    overrides = [f"data.val=[{{format: coco, images: {folder}, annotations: {folder}/a.json}}]"]
+    for wanted in ("true", "false"):
+        asked = ["--config", str(write_tiny(folder)), *overrides, f"data.reduced_decoding={wanted}", "--augmented"]
+        assert visualize.main([*asked, "--output", "look"]) == 0
+    assert read == [Size(75, 100), Size(600, 800)]

@@ -16,6 +16,7 @@ from detector.data.loader import TrainingBatches, iterate
 from detector.data.sampler import TrainingOrder
 from detector.data.transforms import TrainTransform
 from detector.engine.benchmark.timing import Summary
+from detector.engine.machine import PREFETCHED
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def _read(dataset: DetectionDataset, config: Config, batch: int, workers: int) -
     order = TrainingOrder(wide_images(dataset), batch, config.seed)
     batches = TrainingBatches(dataset, order, TrainTransform(config.data, config.seed), 0, 1, batch)
     # The first batches are ready at once: what the workers have prepared ahead would count as speed.
-    unread = 1 + 2 * workers
+    unread = 1 + PREFETCHED * workers
     numbers = range(unread + _BATCHES)
     stream = iterate(batches, numbers, workers, torch.device("cpu"), config.data.worker_timeout)
     before, ends = os.times(), []

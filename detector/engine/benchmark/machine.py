@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from detector.engine.benchmark.stopwatch import Cost, now
 from detector.engine.benchmark.timing import Run
+from detector.engine.device import DTYPES
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _ROUNDS = 8
 
 
@@ -84,7 +84,7 @@ def measure_peak(precision: str, device: torch.device, rounds: int = _ROUNDS) ->
         rounds: of each.
     """
     peaks = []
-    for name, operations, run in _kernels(_DTYPES[precision], device):
+    for name, operations, run in _kernels(DTYPES[precision], device):
         run()
         costs = []
         for _ in range(rounds):
