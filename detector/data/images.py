@@ -52,8 +52,8 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def read_reduced(path: str | Path, max_pixels: int, short_side: int) -> tuple[np.ndarray, Size]:
     """As ``read_image``, but a JPEG is decoded at a half, a quarter or an eighth while that leaves enough.
 
-    It takes a seventh of the time for a photo of 12 million pixels; the pixels are close to those of a resized image,
-    not equal.
+    It takes a third of the time for a photo of 4000 x 3000 that keeps 800 pixels; the pixels are close to those of a
+    resized image, not equal.
 
     Args:
         path: as there.

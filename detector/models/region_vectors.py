@@ -18,8 +18,9 @@ from detector.ops.gather import Taps, bin_taps, gather
 from detector.ops.roi_align import pool_regions
 from detector.structures import Size
 
-# Regions at once where no gradient needs them all: activations stay in a CPU's cache, and memory stays bounded.
-_CHUNK, _CHUNK_ON_GPU = 64, 1024
+# Pooled bins at once where no gradient needs them all, 64 regions of 14 x 14 or 348 of 6 x 6 on a CPU: activations stay
+# in its cache, and memory stays bounded.
+_BINS, _BINS_ON_GPU = 64 * 14**2, 1024 * 14**2
 
 # Below this side of pooled regions, conv5_x runs on maps of 4 x 4 cells or fewer, where 3x3 convolutions are slower on
 # channels_last.
@@ -128,6 +129,6 @@ def _parts(
         yield _Part(images, config)
         return
     for image in images:
-        chunk = _CHUNK if image.regions.device.type == "cpu" else _CHUNK_ON_GPU
-        for boxes in torch.split(image.regions, chunk):
+        bins = _BINS if image.regions.device.type == "cpu" else _BINS_ON_GPU
+        for boxes in torch.split(image.regions, max(1, bins // config.pooled_size**2)):
             yield _Part([replace(image, regions=boxes)], config)

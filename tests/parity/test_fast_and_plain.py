@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
+from detector.models import region_vectors
 from detector.models.faster_rcnn import FasterRCNN
 from detector.models.resnet import BasicBlock, Bottleneck, ConvNorm
 from detector.structures import Detections, ImageBatch, Size, Target
@@ -189,6 +190,13 @@ def test_no_proposals_at_all_give_no_detections() -> None:
     assert [len(found) for found in model.detect(batch_of(MIXED))] == [0, 0, 0]
 
 
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of these models' regions, with 4 x 4 bins, 64 are computed at once."""
+    monkeypatch.setattr(region_vectors, "_BINS", 64 * 4**2)
+
+
+@pytest.mark.usefixtures("small_parts")
 @torch.no_grad()
 def test_many_regions_are_computed_in_parts_and_agree() -> None:
     fast, plain = both(model_of())
@@ -198,6 +206,7 @@ def test_many_regions_are_computed_in_parts_and_agree() -> None:
         assert_close(found, expected)
 
 
+@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("depth", [18, 50])
 @torch.no_grad()
 def test_a_batch_norm_in_training_looks_at_all_regions_also_without_gradients(depth: int) -> None:
