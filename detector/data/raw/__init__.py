@@ -1,0 +1,1 @@
+"""Data sets as their files have them, flaws included: for checking, converting and splitting."""
