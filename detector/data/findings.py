@@ -98,7 +98,7 @@ KINDS: dict[str, Kind] = {
     # Image files.
     "image-missing": Kind("Images that are not there", "error", "Fetch the file or take its record out.", mended=True),
     "image-unlisted": Kind(
-        "Image files that no annotation names", "warning", "List them, without objects if there are none, or remove them."
+        "Image files that no annotation names", "warning", "List them (without objects if none are there) or remove."
     ),
     "image-empty": Kind("Empty image files", "error", "Fetch the file again or take it out.", mended=True),
     "image-truncated": Kind("Images that are cut off", "error", "Fetch them again or take them out.", mended=True),

@@ -50,7 +50,7 @@ class RawSet:
         image_ids: N; for VOC and YOLO the file's name without folder and suffix.
         file_names: N; as recorded. For VOC and YOLO, the file found; where there is none, the one expected.
         annotation_files: N; the file that holds an image's objects; the same for all in COCO.
-        image_records: N; the place of the image in its annotation file, such as "images[3] (id 17)"; "" in VOC and YOLO.
+        image_records: N; the place of the image in its annotation file, such as "images[3] (id 17)"; else "".
         sizes: ``(N, 2)`` int64: height and width as recorded, 0 where not.
         category_ids: K.
         class_names: K.
