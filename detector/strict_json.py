@@ -40,6 +40,15 @@ def read_json(path: str | Path) -> Any:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def parse_json(text: bytes) -> Any:
+    """Parses JSON that lies in memory.
+
+    Raises:
+        ValueError: it is not valid, holds NaN or a key twice.
+    """
+    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+
+
 def is_number(value: Any) -> bool:
     """Whether a value of a file is a finite number of reasonable size, and not a truth value."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -218,7 +218,7 @@ class Annotations:
         difficult: ``(M,)`` bool.
     """
 
-    image_ids: tuple[ImageId, ...]
+    image_ids: Sequence[ImageId]
     class_names: tuple[str, ...]
     category_ids: tuple[ImageId, ...]
     rows: np.ndarray
@@ -243,7 +243,7 @@ class Annotations:
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any id, class, label, box or flag; files and folders do not count."""
-        digest = hashlib.sha256(json.dumps([self.image_ids, self.class_names, self.category_ids]).encode())
+        digest = hashlib.sha256(json.dumps([list(self.image_ids), self.class_names, self.category_ids]).encode())
         for array in (self.rows, self.labels, self.boxes_xywh, self.areas, self.crowd, self.difficult):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]

@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from detector.data.coco_columns import AnnotationColumns, AnnotationPiece, ImagePiece
+from detector.data.coco_lists import CocoLists, read_lists
+from detector.data.coco_records import Annotation, read_annotation, read_category, read_image
 from detector.data.dataset import FileDataset
 from detector.data.images import read_size
-from detector.data.reading import ObjectCollector
+from detector.data.reading import ObjectCollector, Objects
 from detector.errors import DatasetError, ImageError, quote
-from detector.strict_json import is_number, read_json
 from detector.structures import Annotations, ImageId, Size
 
-_MAX_SIDE = 1_000_000
+NO_ALIASES: Mapping[str, str] = MappingProxyType({})
+
+_UNSAFE = re.compile(r"^[/\\]|^[A-Za-z]:|\0|(?:^|[/\\])\.\.(?:[/\\]|$)")
 
 
 def open_coco(
@@ -29,6 +38,7 @@ def open_coco(
     classes: Sequence[str] | None,
     drop_bad_boxes: bool,
     max_pixels: int,
+    aliases: Mapping[str, str] = NO_ALIASES,
 ) -> FileDataset:
     """Opens a data set for training or evaluation.
 
@@ -38,15 +48,17 @@ def open_coco(
         classes: class names in the order of labels, others are left out; None takes all categories by rising id.
         drop_bad_boxes: leave out boxes without area or outside their image.
         max_pixels: larger images are refused when they are read.
+        aliases: names in the file that mean another class, such as {"car": "vehicle"}.
 
     Raises:
         DatasetError: says which record of the file is wrong, or which image is missing.
     """
-    reader = _Reader(str(annotations), classes, drop_bad_boxes)
+    reader = _Reader(str(annotations), classes, aliases, drop_bad_boxes)
     if not os.path.isdir(images):
         raise DatasetError(f"{images}: no such folder of images")
-    reader.paths = [os.path.join(images, name) for name in reader.file_names()]
-    return FileDataset(reader.collect(), reader.paths, list(reader.sizes.values()), max_pixels)
+    names = reader.file_names()
+    reader.paths = [os.path.join(images, name) for name in names]
+    return FileDataset(reader.collect(), images, names, reader.sizes, max_pixels)
 
 
 def read_coco_annotations(path: str | Path) -> Annotations:
@@ -58,164 +70,202 @@ def read_coco_annotations(path: str | Path) -> Annotations:
     Raises:
         DatasetError: says which record of the file is wrong.
     """
-    return _Reader(str(path), classes=None, drop_bad_boxes=False, for_scoring=True).collect()
+    return _Reader(str(path), None, NO_ALIASES, drop_bad_boxes=False, for_scoring=True).collect()
 
 
 class _Reader:
-    """One file on its way to ``Annotations``.
-
-    Attributes:
-        sizes: each image id with the recorded size, in the order of the file.
-        paths: the files of the images, where they are needed.
-    """
+    """Reads one file; what it has found so far are its attributes."""
 
     def __init__(
-        self, path: str, classes: Sequence[str] | None, drop_bad_boxes: bool, for_scoring: bool = False
+        self,
+        path: str,
+        classes: Sequence[str] | None,
+        aliases: Mapping[str, str],
+        drop_bad_boxes: bool,
+        for_scoring: bool = False,
     ) -> None:
-        self.path = path
-        self.paths: list[str] = []
-        self.for_scoring = for_scoring
+        self.path, self.for_scoring = path, for_scoring
         self.collector = ObjectCollector(path, drop_bad_boxes, keep_empty=for_scoring)
-        content = read_json(path)
-        if not isinstance(content, dict):
-            hint = " (this looks like a file of results)" if isinstance(content, list) else ""
-            raise DatasetError(f"{path}: must be an object with images, annotations and categories{hint}")
-        self.images = self._records(content, "images")
-        self.annotations = self._records(content, "annotations")
-        if not self.images and not for_scoring:
+        self.paths: list[str] = []
+        self.lists = read_lists(path)
+        self._read_categories(self.lists.categories, classes, aliases)
+        self.ids: list[ImageId] = []
+        self.names: list[Any] = []
+        self.sizes = self._read_images(self.lists)
+        self.position_of = {image_id: position for position, image_id in enumerate(self.ids)}
+        if len(self.position_of) < len(self.ids):
+            position, image_id = _first_repeated(self.ids)
+            raise DatasetError(f"{path}: images[{position}]: the id {quote(image_id)} is there twice")
+        if not self.ids and not for_scoring:
             raise DatasetError(f"{path}: images is empty; there is nothing to work on")
-        self._read_categories(self._records(content, "categories"), classes)
-        self.sizes: dict[ImageId, Size | None] = {}
-        for position, image in enumerate(self.images):
-            image_id = self._id(image, "id", f"images[{position}]")
-            if image_id in self.sizes:
-                raise DatasetError(f"{path}: images[{position}]: the id {quote(image_id)} is there twice")
-            self.sizes[image_id] = self._size(image, f"images[{position}] (id {quote(image_id)})")
 
     def collect(self) -> Annotations:
         """Reads all annotations."""
-        position_of = {image_id: position for position, image_id in enumerate(self.sizes)}
-        for position, record in enumerate(self.annotations):
-            self._read_annotation(record, f"annotations[{position}]", position_of)
-        return self.collector.finish(list(self.sizes), self.class_names, self.category_ids)
+        position = 0
+        for piece in self.lists.annotations():
+            taken = piece.columns is not None and self._take_columns(piece.columns, piece, position)
+            position += len(piece.columns.boxes) if taken and piece.columns else self._take_records(piece, position)
+        return self.collector.finish(self.ids, self.class_names, self.category_ids)
 
     def file_names(self) -> list[str]:
         """The file of each image, relative to the images folder and inside it."""
-        names: dict[str, int] = {}
-        for position, image in enumerate(self.images):
-            where, name = f"{self.path}: images[{position}]", image.get("file_name")
-            if not isinstance(name, str) or not name:
-                raise DatasetError(f"{where}: file_name must be the name of a file, got {quote(name)}")
-            parts = name.replace("\\", "/").split("/")
-            if name.startswith(("/", "\\")) or ".." in parts or re.match("[A-Za-z]:", name) or "\0" in name:
-                raise DatasetError(f"{where}: file_name {quote(name)} leaves the images folder")
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise DatasetError(f"{where}: file_name {quote(name)} is not valid text") from None
-            if name in names:
-                raise DatasetError(f"{where}: file_name {quote(name)} is also that of images[{names[name]}]")
-            names[name] = position
-        return list(names)
+        for position, name in enumerate(self.names):
+            if not isinstance(name, str) or not name or _UNSAFE.search(name) or not name.isascii():
+                self._check_name(name, f"{self.path}: images[{position}]")
+        if len(set(self.names)) < len(self.names):
+            position, name = _first_repeated(self.names)
+            raise DatasetError(
+                f"{self.path}: images[{position}]: file_name {quote(name)} is also that of "
+                f"images[{self.names.index(name)}]"
+            )
+        return self.names
 
-    def _records(self, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
-        records = content.get(key)
-        if not isinstance(records, list):
-            found = "it is missing" if key not in content else f"got {quote(records)}"
-            raise DatasetError(f"{self.path}: {key} must be a list; {found}")
-        for position, record in enumerate(records):
-            if not isinstance(record, dict):
-                raise DatasetError(f"{self.path}: {key}[{position}] must be an object, got {quote(record)}")
-        return records
+    def _check_name(self, name: Any, where: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise DatasetError(f"{where}: file_name must be the name of a file, got {quote(name)}")
+        if _UNSAFE.search(name):
+            raise DatasetError(f"{where}: file_name {quote(name)} leaves the images folder")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DatasetError(f"{where}: file_name {quote(name)} is not valid text") from None
 
-    def _id(self, record: dict[str, Any], key: str, where: str) -> ImageId:
-        value = record.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise DatasetError(f"{self.path}: {where}: {key} must be a whole number or text, got {quote(value)}")
-        return value
-
-    def _size(self, image: dict[str, Any], where: str) -> Size | None:
-        height, width = image.get("height"), image.get("width")
-        if height is None and width is None:
-            return None
-        for side in (height, width):
-            if isinstance(side, bool) or not isinstance(side, int | float) or not 1 <= side <= _MAX_SIDE or side % 1:
-                raise DatasetError(
-                    f"{self.path}: {where}: width and height must be pixels, got {quote(width)} x {quote(height)}"
-                )
-        return Size(int(height), int(width))  # type: ignore[arg-type]
-
-    def _read_categories(self, records: list[dict[str, Any]], classes: Sequence[str] | None) -> None:
+    def _read_categories(
+        self, records: Iterable[Any], classes: Sequence[str] | None, aliases: Mapping[str, str]
+    ) -> None:
         names: dict[ImageId, str] = {}
         for position, record in enumerate(records):
-            where = f"categories[{position}]"
-            category_id, name = self._id(record, "id", where), record.get("name")
-            if not isinstance(name, str) or not name:
-                raise DatasetError(f"{self.path}: {where}: name must be text, got {quote(name)}")
+            category_id, name = read_category(record, f"{self.path}: categories[{position}]")
             if category_id in names or name in names.values():
-                raise DatasetError(f"{self.path}: {where}: {quote(name)} (id {quote(category_id)}) is there twice")
+                raise DatasetError(
+                    f"{self.path}: categories[{position}]: {quote(name)} (id {quote(category_id)}) is there twice"
+                )
             names[category_id] = name
         if not names and not self.for_scoring:
             raise DatasetError(f"{self.path}: categories is empty")
         by_id = sorted(names, key=lambda item: (isinstance(item, str), item))
         self.declared = names
-        wanted = classes or [names[category_id] for category_id in by_id]
-        ids = {name: category_id for category_id, name in names.items()}
-        if classes and not ids.keys() & set(classes):
+        self.class_names = list(classes or [names[category_id] for category_id in by_id])
+        label_of_name = {name: label for label, name in enumerate(self.class_names)}
+        labels = {
+            category_id: label_of_name.get(aliases.get(names[category_id], names[category_id])) for category_id in by_id
+        }
+        self.label_of = {category_id: label for category_id, label in labels.items() if label is not None}
+        if classes and not self.label_of:
             raise DatasetError(
                 f"{self.path}: none of the wanted classes ({quote(', '.join(classes))}) "
-                f"is among its categories ({quote(', '.join(ids))})"
+                f"is among its categories ({quote(', '.join(names.values()))})"
             )
-        self.class_names = list(wanted)
+        first = {label: category_id for category_id, label in reversed(self.label_of.items())}
         # A wanted class that this file lacks still needs a place of its own.
-        self.category_ids: list[ImageId] = [ids.get(name, name) for name in wanted]
-        self.label_of = {category_id: label for label, category_id in enumerate(self.category_ids)}
+        self.category_ids: list[ImageId] = [first.get(label, name) for label, name in enumerate(self.class_names)]
 
-    def _read_annotation(self, record: dict[str, Any], where: str, position_of: dict[ImageId, int]) -> None:
-        if isinstance(record.get("id"), int | str):
-            where = f"{where} (id {quote(record['id'])})"
-        image_id, category_id = self._id(record, "image_id", where), self._id(record, "category_id", where)
-        where = f"{self.path}: {where}"
-        if image_id not in position_of:
-            raise DatasetError(f"{where}: image_id {quote(image_id)} is not among the images")
-        if category_id not in self.declared and not self.for_scoring:
-            raise DatasetError(f"{where}: category_id {quote(category_id)} is not among the categories")
-        if category_id not in self.label_of:
-            self.collector.leave_out(self.declared.get(category_id, f"undeclared category {category_id}"))
+    def _read_images(self, lists: CocoLists) -> np.ndarray:
+        """Fills ids and names; gives sizes, ``(N, 2)``, 0 where none is noted."""
+        sizes = [np.zeros((0, 2), dtype=np.int64)]
+        for piece in lists.images():
+            if piece.columns is not None:
+                self.ids += piece.columns.ids
+                self.names += piece.columns.file_names
+                sizes.append(piece.columns.sizes)
+            else:
+                sizes.append(self._read_image_records(piece))
+        return np.concatenate(sizes)
+
+    def _read_image_records(self, piece: ImagePiece) -> np.ndarray:
+        sizes = []
+        for record in piece.records():
+            image_id, name, size = read_image(record, f"{self.path}: images[{len(self.ids)}]")
+            self.ids.append(image_id)
+            self.names.append(name)
+            sizes.append(size or (0, 0))
+        return np.array(sizes, dtype=np.int64).reshape(-1, 2)
+
+    def _take_columns(self, columns: AnnotationColumns, piece: AnnotationPiece, first: int) -> bool:
+        """Takes a whole piece; False if one of its records names what is not there."""
+        count = len(columns.boxes)
+        images = np.fromiter(map(self.position_of.get, columns.image_ids, repeat(-1)), np.int64, count)
+        labels = np.fromiter(map(self.label_of.get, columns.category_ids, repeat(-1)), np.int64, count)
+        unwanted = np.flatnonzero(labels < 0).tolist()
+        names = Counter(self._name_of_unwanted(columns.category_ids[row]) for row in unwanted)
+        if (images < 0).any() or None in names:
+            return False
+        for name, number in names.items():
+            self.collector.leave_out(str(name), number)
+        objects = Objects(images, labels, columns.boxes, columns.areas, columns.crowd, columns.difficult)
+        rows = np.flatnonzero(labels >= 0)
+        if unwanted:
+            objects = objects.keep(rows)
+
+        def where(row: int) -> str:
+            return self._place(piece.records()[rows[row]], first + int(rows[row]))
+
+        self.collector.add_many(objects, self._sizes_of_boxes(objects), where)
+        return True
+
+    def _take_records(self, piece: AnnotationPiece, first: int) -> int:
+        records = piece.records()
+        for position, record in enumerate(records, start=first):
+            self._take_record(read_annotation(record, self._place(record, position)), self._place(record, position))
+        return len(records)
+
+    def _take_record(self, found: Annotation, where: str) -> None:
+        if found.image_id not in self.position_of:
+            raise DatasetError(f"{where}: image_id {quote(found.image_id)} is not among the images")
+        if found.category_id not in self.label_of:
+            name = self._name_of_unwanted(found.category_id)
+            if name is None:
+                raise DatasetError(f"{where}: category_id {quote(found.category_id)} is not among the categories")
+            self.collector.leave_out(name)
             return
-        x, y, width, height = self._box(record.get("bbox"), where)
-        area = record.get("area")
-        if area is not None and not is_number(area):
-            raise DatasetError(f"{where}: area must be a number, got {quote(area)}")
-        self.collector.add(
-            where,
-            position_of[image_id],
-            self.label_of[category_id],
-            (x, y, width, height),
-            self._size_of_box(position_of[image_id], self.sizes[image_id], (x, y, width, height)),
-            area,
-            self._flag(record, "iscrowd", where),
-            self._flag(record, "difficult", where),
-        )
+        image = self.position_of[found.image_id]
+        size = self._size_of_box(image, found.box)
+        area = None if np.isnan(found.area) else found.area
+        label = self.label_of[found.category_id]
+        self.collector.add(where, image, label, found.box, size, area, found.crowd, found.difficult)
 
-    def _size_of_box(self, position: int, noted: Size | None, box: tuple[float, ...]) -> Size | None:
+    def _place(self, record: Any, position: int) -> str:
+        own = record.get("id") if isinstance(record, dict) else None
+        note = f" (id {quote(own)})" if isinstance(own, int | str) else ""
+        return f"{self.path}: annotations[{position}]{note}"
+
+    def _name_of_unwanted(self, category_id: ImageId) -> str | None:
+        """What is left out and counted; None for what must not be there."""
+        name = self.declared.get(category_id)
+        return f"undeclared category {category_id}" if name is None and self.for_scoring else name
+
+    def _sizes_of_boxes(self, objects: Objects) -> np.ndarray | None:
+        """The size that each box must fit, as in ``_size_of_box``; 0 where none is noted."""
+        if not self.paths:
+            return None
+        sizes: np.ndarray = self.sizes[objects.images]
+        ends = objects.boxes_xywh[:, :2] + objects.boxes_xywh[:, 2:]
+        beyond = (sizes[:, 0] > 0) & (ends > sizes[:, ::-1] + 1).any(axis=1)
+        for image in np.unique(objects.images[beyond]).tolist():
+            sizes[beyond & (objects.images == image)] = self._upright_size(image)
+        return sizes
+
+    def _size_of_box(self, image: int, box: tuple[float, float, float, float]) -> Size | None:
         """The size that a box must fit: as noted, or turned where only the upright image holds it."""
+        noted = Size(*self.sizes[image].tolist())
+        if not self.paths or not all(noted):
+            return None
         x, y, width, height = box
-        if noted is None or not self.paths or (x + width <= noted.width + 1 and y + height <= noted.height + 1):
-            return noted if self.paths else None
+        return noted if x + width <= noted.width + 1 and y + height <= noted.height + 1 else self._upright_size(image)
+
+    def _upright_size(self, image: int) -> Size:
+        noted = Size(*self.sizes[image].tolist())
         turned = Size(noted.width, noted.height)
         try:
-            return turned if read_size(self.paths[position]) == turned else noted
+            return turned if read_size(self.paths[image]) == turned else noted
         except ImageError:
-            return noted
+            return noted  # told when it is decoded
 
-    def _box(self, box: Any, where: str) -> tuple[float, float, float, float]:
-        if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
-            raise DatasetError(f"{where}: bbox must be four numbers [x, y, width, height], got {quote(box)}")
-        return float(box[0]), float(box[1]), float(box[2]), float(box[3])
 
-    def _flag(self, record: dict[str, Any], key: str, where: str) -> bool:
-        value = record.get(key)
-        if value not in (None, 0, 1):
-            raise DatasetError(f"{where}: {key} must be 0 or 1, got {quote(value)}")
-        return bool(value)
+def _first_repeated(items: Sequence[Any]) -> tuple[int, Any]:
+    seen = set()
+    for position, item in enumerate(items):
+        if item in seen:
+            return position, item
+        seen.add(item)
+    raise AssertionError("nothing is there twice")

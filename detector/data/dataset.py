@@ -5,15 +5,18 @@ from __future__ import annotations
 import bisect
 import copy
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from detector.config.schema import DataConfig
 from detector.data.images import read_image, read_reduced
+from detector.data.packed import PackedTexts, pack_ids
 from detector.errors import DatasetError, one_line, quote
 from detector.structures import Annotations, ImageId, ImageInfo, Sample, Size
 
@@ -42,8 +45,9 @@ class FileDataset:
 
     Args:
         annotations: the ground truth.
-        paths: the file of each image.
-        sizes: the size of each image as the annotations state it, or None.
+        folder: of the images.
+        names: the file of each image, relative to the folder.
+        sizes: ``(N, 2)``: height and width of each image as the annotations state them, 0 where they do not.
         max_pixels: larger images are refused.
 
     Attributes:
@@ -56,26 +60,26 @@ class FileDataset:
     short_side: int | None = None
 
     def __init__(
-        self, annotations: Annotations, paths: Sequence[str], sizes: Sequence[Size | None], max_pixels: int
+        self, annotations: Annotations, folder: str | Path, names: Sequence[str], sizes: np.ndarray, max_pixels: int
     ) -> None:
-        missing = [path for path in paths if not os.path.isfile(path)]
+        missing = _missing_files(str(folder), names)
         if missing:
-            more = f" (and {len(missing) - 1} more of {len(paths)} images)" if len(missing) > 1 else ""
+            more = f" (and {len(missing) - 1} more of {len(names)} images)" if len(missing) > 1 else ""
             raise DatasetError(f"{one_line(missing[0])}: no such image file{more}; is the images folder the right one?")
         self.annotations = annotations
         self.max_pixels = max_pixels
-        # Arrays, not lists: worker processes share their memory.
-        self._paths = np.array(paths, dtype=np.str_)
-        self._sizes = np.array([size or (0, 0) for size in sizes], dtype=np.int64).reshape(-1, 2)
+        self.folder = str(folder)
+        self.names = names if isinstance(names, PackedTexts) else PackedTexts.of(names)
+        self.sizes = np.asarray(sizes, dtype=np.int32).reshape(-1, 2)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.names)
 
     def info(self, index: int) -> ImageInfo:
         """What is known of an image without decoding it."""
-        height, width = self._sizes[index]
+        height, width = self.sizes[index]
         size = Size(int(height), int(width)) if height else None
-        return ImageInfo(self.annotations.image_ids[index], str(self._paths[index]), size)
+        return ImageInfo(self.annotations.image_ids[index], os.path.join(self.folder, self.names[index]), size)
 
     def __getitem__(self, index: int) -> Sample:
         """Decodes an image.
@@ -177,7 +181,7 @@ class Subset:
         chosen = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
         self.annotations = replace(
             old,
-            image_ids=tuple(old.image_ids[index] for index in self.indices),
+            image_ids=pack_ids([old.image_ids[index] for index in self.indices]),
             rows=np.concatenate([[0], np.cumsum([len(part) for part in rows])]).astype(np.int64),
             **{field: getattr(old, field)[chosen] for field in _ARRAYS},
         )
@@ -238,14 +242,37 @@ def with_reduced_decoding(dataset: DetectionDataset, short_side: int) -> Detecti
     return smaller
 
 
+def _missing_files(folder: str, names: Sequence[str]) -> list[str]:
+    """Paths of files that are not there; a listing of each folder asks the disk less than a look at each file."""
+    there: dict[str, set[str]] = {}
+    missing = []
+    for name in names:
+        inner, file = os.path.split(name)
+        if inner not in there:
+            there[inner] = _files_in(os.path.join(folder, inner))
+        # Some disks take several spellings of a name for the same.
+        if file not in there[inner] and not os.path.isfile(os.path.join(folder, name)):
+            missing.append(os.path.join(folder, name))
+    return missing
+
+
+def _files_in(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (OSError, ValueError):
+        return set()
+
+
 def _join(parts: Sequence[Annotations]) -> Annotations:
     image_ids: list[ImageId] = [image_id for part in parts for image_id in part.image_ids]
-    if len(set(image_ids)) < len(image_ids):
-        twice = next(image_id for image_id in image_ids if image_ids.count(image_id) > 1)
+    counts_of = Counter(image_ids)
+    if len(counts_of) < len(image_ids):
+        twice = counts_of.most_common(1)[0][0]
         raise DatasetError(f"the image id {quote(twice)} is in two of the joined data sets; is one listed twice?")
     counts = np.concatenate([np.diff(part.rows) for part in parts])
     return Annotations(
-        tuple(image_ids),
+        pack_ids(image_ids),
         parts[0].class_names,
         parts[0].category_ids,
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),

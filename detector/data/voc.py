@@ -7,11 +7,13 @@ The devkit's boxes count whole pixels from 1, both ends included. They are store
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
+import numpy as np
 from defusedxml import DefusedXmlException
 
 from detector.data.dataset import FileDataset
@@ -24,7 +26,12 @@ MAX_XML_BYTES = 4 * 1024**2
 
 
 def open_voc(
-    root: str | Path, split: str, classes: Sequence[str] | None, drop_bad_boxes: bool, max_pixels: int
+    root: str | Path,
+    split: str,
+    classes: Sequence[str] | None,
+    drop_bad_boxes: bool,
+    max_pixels: int,
+    aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> FileDataset:
     """Opens a data set for training or evaluation.
 
@@ -34,6 +41,7 @@ def open_voc(
         classes: class names in the order of labels, others are left out; None takes all that occur, sorted.
         drop_bad_boxes: leave out boxes without area or outside their image.
         max_pixels: larger images are refused when they are read.
+        aliases: names in the files that mean another class, such as {"car": "vehicle"}.
 
     Raises:
         DatasetError: says which file and object is wrong.
@@ -50,6 +58,7 @@ def open_voc(
             raise DatasetError(f"{root}: no object in any of the {len(names)} images of {split}")
         classes = sorted(found)
     label_of = {name: label for label, name in enumerate(classes)}
+    label_of |= {alias: label_of[name] for alias, name in aliases.items()}
     collector = ObjectCollector(str(root), drop_bad_boxes)
     sizes = []
     for image, (path, tree) in enumerate(records):
@@ -57,8 +66,14 @@ def open_voc(
         for number, item in enumerate(tree.findall("object")):
             _read_object(item, f"{path}: object[{number}]", image, sizes[-1], label_of, collector)
     annotations = collector.finish(names, classes, range(1, len(classes) + 1))
-    paths = [_image_path(os.path.join(root, "JPEGImages"), name) for name in names]
-    return FileDataset(annotations, paths, sizes, max_pixels)
+    folder = Path(root) / "JPEGImages"
+    return FileDataset(
+        annotations,
+        folder,
+        [_image_name(folder, name) for name in names],
+        np.array([size or (0, 0) for size in sizes]),
+        max_pixels,
+    )
 
 
 def _read_split(root: Path, split: str) -> list[str]:
@@ -153,7 +168,7 @@ def _read_object(
     collector.add(where, image, label_of[name], (x1 - 1, y1 - 1, width, height), size, difficult=difficult == "1")
 
 
-def _image_path(folder: str, name: str) -> str:
+def _image_name(folder: Path, name: str) -> str:
     """The devkit has .jpg alone; other tools write this layout with other kinds of image."""
-    paths = [os.path.join(folder, name + suffix) for suffix in SUFFIXES]
-    return next((path for path in paths if os.path.isfile(path)), paths[0])
+    files = [name + suffix for suffix in SUFFIXES]
+    return next((file for file in files if os.path.isfile(folder / file)), files[0])

@@ -13,6 +13,7 @@ Shape letters: M objects, D detections, P pairs, T IoU thresholds, A ranges of a
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +112,7 @@ def match_all(truth: Annotations, found: DetectionTable, rules: Rules = COCO_RUL
     )
 
 
-def image_ranks(image_ids: tuple[ImageId, ...]) -> np.ndarray:
+def image_ranks(image_ids: Sequence[ImageId]) -> np.ndarray:
     """``(N,)`` int64: the place of each image in the order of ids; between equal scores the lower id goes first."""
     order = sorted(range(len(image_ids)), key=lambda index: (isinstance(image_ids[index], str), image_ids[index]))
     ranks = np.empty(len(image_ids), dtype=np.int64)

@@ -18,6 +18,7 @@ from PIL import Image
 from detector.data.build import wide_images
 from detector.data.dataset import FileDataset
 from detector.data.loader import TrainingBatches, iterate
+from detector.data.packed import PackedNumbers, pack_ids
 from detector.data.sampler import TrainingOrder
 from detector.data.transforms import TrainTransform
 from detector.structures import Annotations, Size
@@ -33,7 +34,7 @@ def annotations() -> Annotations:
     corners, sides = random.uniform(0, 30, (OBJECTS, 2)), random.uniform(2, 15, (OBJECTS, 2))
     none = np.zeros(OBJECTS, dtype=bool)
     return Annotations(
-        tuple(range(IMAGES)),
+        pack_ids(range(IMAGES)),
         tuple(f"class {number}" for number in range(CLASSES)),
         tuple(range(1, CLASSES + 1)),
         np.linspace(0, OBJECTS, IMAGES + 1).astype(np.int64),
@@ -46,9 +47,8 @@ def annotations() -> Annotations:
 
 
 def dataset() -> FileDataset:
-    path = Path("image.png").absolute()
-    Image.new("RGB", (SIZE.width, SIZE.height), (90, 160, 30)).save(path)
-    return FileDataset(annotations(), [str(path)] * IMAGES, [SIZE] * IMAGES, 10_000)
+    Image.new("RGB", (SIZE.width, SIZE.height), (90, 160, 30)).save("image.png")
+    return FileDataset(annotations(), Path.cwd(), ["image.png"] * IMAGES, np.array([SIZE] * IMAGES), 10_000)
 
 
 def memory() -> dict[str, Any]:
@@ -68,11 +68,11 @@ def bytes_of(data: FileDataset) -> dict[str, float]:
     """What an object and an image cost in memory."""
     found = data.annotations
     of_objects = [found.labels, found.boxes_xywh, found.areas, found.crowd, found.difficult]
-    of_images = [found.rows, *(value for value in vars(data).values() if isinstance(value, np.ndarray))]
-    ids = sys.getsizeof(found.image_ids) + sum(map(sys.getsizeof, found.image_ids))
+    assert isinstance(found.image_ids, PackedNumbers)
+    of_images = [found.rows, found.image_ids.values, data.names.bytes_, data.names.ends, data.sizes]
     return {
         "object": sum(item.nbytes for item in of_objects) / OBJECTS,
-        "image": (sum(item.nbytes for item in of_images) + ids) / IMAGES,
+        "image": sum(item.nbytes for item in of_images) / IMAGES,
     }
 
 

@@ -12,11 +12,10 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.reliability.long_loading import IMAGES, WORKERS
+from tests.reliability.long_loading import WORKERS
 
-# A worker that reads an image counts references to its id, which makes the page with it the worker's own: of 32 bytes
-# each in the end. A list of objects would cost hundreds of megabytes.
-BYTES_OF_AN_ID = 40
+# A list of ids would cost a worker 32 bytes an image in the end, one of objects hundreds of megabytes.
+SLACK = 1_000_000
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +61,9 @@ def test_the_main_process_does_not_grow(early: dict[str, Any], late: dict[str, A
     assert late["main"] <= 1.01 * early["main"]
 
 
-def test_a_worker_copies_nothing_but_the_ids_of_images(early: dict[str, Any], late: dict[str, Any]) -> None:
+def test_a_worker_copies_nothing(early: dict[str, Any], late: dict[str, Any]) -> None:
     for before, after in zip(early["workers"], late["workers"], strict=True):
-        assert after - before <= BYTES_OF_AN_ID * IMAGES
+        assert after - before <= SLACK
 
 
 def test_an_object_costs_fifty_bytes(measured: dict[str, Any]) -> None:
@@ -72,4 +71,4 @@ def test_an_object_costs_fifty_bytes(measured: dict[str, Any]) -> None:
 
 
 def test_an_image_costs_its_name_and_little_else(measured: dict[str, Any]) -> None:
-    assert measured["bytes"]["image"] < 1000
+    assert measured["bytes"]["image"] < 50
