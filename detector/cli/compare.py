@@ -106,5 +106,5 @@ def _ground_truth(options: argparse.Namespace) -> Annotations:
         raise UsageError(
             "the two runs were evaluated on different data (data.val); only the same images can be compared"
         )
-    classes = configs[0].data.classes or open_split(configs[0], "train").annotations.class_names
+    classes = configs[0].data.class_names or open_split(configs[0], "train").annotations.class_names
     return open_split(configs[0], "val", classes).annotations

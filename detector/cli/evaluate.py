@@ -129,7 +129,9 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
         with processes.together():
             device = select_device(config.device, processes.local_rank)
             loaded = model_of(weights, config)
-            dataset = open_split(loaded.config, split, loaded.info.class_names)
+            run = Path(options.weights).parent
+            index = run / "index" if (run / "config.yaml").exists() else None  # not beside a file that lies anywhere
+            dataset = open_split(loaded.config, split, loaded.info.class_names, index)
         info = loaded.info
         provenance = {
             "Weights": str(options.weights),
@@ -146,6 +148,12 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
             if options.store_thresholds:
                 _store_thresholds(options, dataset.annotations, output)
     return 0
+
+
+def _for_model(config: Config, saved: Config) -> Config:
+    """Another configuration for a trained network, which knows how its classes were made of a data set's."""
+    data = config.data if config.data.classes else config.data.model_copy(update={"classes": saved.data.classes})
+    return config.model_copy(update={"model": saved.model, "data": data})
 
 
 def _check_verify(options: argparse.Namespace, config: EvaluationConfig) -> None:
@@ -183,7 +191,7 @@ def _config(own: str | None, options: argparse.Namespace) -> Config:
     config = load_config(options.config, options.overrides) if options.config else None
     if own is not None:
         saved = parse_config(own, f"{options.weights}: its configuration", options.overrides)
-        config = config.model_copy(update={"model": saved.model}) if config else saved
+        config = _for_model(config, saved) if config else saved
     assert config is not None
     if options.metric:
         metrics = tuple(dict.fromkeys(options.metric))

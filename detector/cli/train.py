@@ -151,6 +151,7 @@ def _train_in(
 
 
 def _trainer(folder: RunFolder, config: Config, overfit: int | None, processes: Processes, fresh: bool) -> Trainer:
+    from detector.data.build import training_order
     from detector.data.dataset import check_dataset
     from detector.engine.device import select_device
     from detector.engine.optim import with_iterations
@@ -158,9 +159,9 @@ def _trainer(folder: RunFolder, config: Config, overfit: int | None, processes: 
     from detector.engine.trainer import Trainer
 
     with processes.together():
-        train_set, val_set = _open(config, overfit)
+        train_set, val_set = _open(config, overfit, folder.index)
         check_dataset(train_set, images=0 if config.data.on_bad_sample == "skip" else 2)
-        config = with_iterations(config, len(train_set))
+        config = with_iterations(config, training_order(config, train_set).epoch_length)
         if processes.is_main:
             folder.write_config(config)
         device = select_device(config.device, processes.local_rank)
@@ -198,11 +199,11 @@ def _without_augmentation(config: Config, images: int) -> Config:
     return config.model_copy(update={"data": data})
 
 
-def _open(config: Config, overfit: int | None) -> tuple[DetectionDataset, DetectionDataset | None]:
+def _open(config: Config, overfit: int | None, index: Path) -> tuple[DetectionDataset, DetectionDataset | None]:
     from detector.data.build import open_split
     from detector.data.dataset import Subset
 
-    train_set = open_split(config, "train")
+    train_set = open_split(config, "train", index_folder=index)
     if overfit is not None:
         chosen = Subset.with_objects(train_set, overfit)
         return chosen, chosen
@@ -210,7 +211,7 @@ def _open(config: Config, overfit: int | None) -> tuple[DetectionDataset, Detect
         return train_set, None
     if not config.data.val:
         raise ConfigError("data.val: lists no data set; give one, or set training.evaluate_every=0")
-    return train_set, open_split(config, "val", train_set.annotations.class_names)
+    return train_set, open_split(config, "val", train_set.annotations.class_names, index)
 
 
 def _what_next(folder: RunFolder, config: Config, metrics: Metrics | None) -> str:

@@ -148,7 +148,10 @@ def validate(tree: Tree) -> Config:
         # JSON, since only there may a strict schema take a list for a tuple.
         return Config.model_validate_json(json.dumps(tree.value))
     except ValidationError as error:
-        lines = {_describe(problem, tree) for problem in error.errors(include_url=False, include_input=True)}
+        problems = error.errors(include_url=False, include_input=True)
+        # A list whose items are refused is also called too short.
+        inner = {problem["loc"][:length] for problem in problems for length in range(len(problem["loc"]))}
+        lines = {_describe(item, tree) for item in problems if item["type"] != "too_short" or item["loc"] not in inner}
         raise ConfigError("\n".join(sorted(lines))) from None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from typing_extensions import Self
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -164,13 +164,36 @@ class Augmentation(Section):
         return self
 
 
+class ClassGroup(Section):
+    """A class made of several of the data set's, or one under another name."""
+
+    name: Name = Field(description="of the class")
+    merge: Annotated[tuple[Name, ...], Field(min_length=1)] = Field(description="names in the data set that mean it")
+
+
+ClassEntry = Annotated[
+    Annotated[Name, Tag("name")] | Annotated[ClassGroup, Tag("group")],
+    Discriminator(lambda entry: "group" if isinstance(entry, dict | ClassGroup) else "name"),
+]
+
+
 class DataConfig(Section):
     """What is read and how images reach the network."""
 
     train: tuple[DataSet, ...] = ()
     val: tuple[DataSet, ...] = ()
-    classes: Annotated[tuple[Name, ...], Field(min_length=1)] | None = Field(
-        None, description="class names in order; null takes those of the training sets"
+    classes: Annotated[tuple[ClassEntry, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="class names in order, others are left out; {name: vehicle, merge: [car, bus]} makes one of "
+        "several, or renames one; null takes those of the training sets",
+    )
+    sampling: Literal["uniform", "repeat_factor", "class_balanced"] = Field(
+        "uniform",
+        description="each image once an epoch; or images of rare classes more often (LVIS: by the root of "
+        "repeat_threshold / share of images); or each class equally often",
+    )
+    repeat_threshold: Fraction = Field(
+        0.001, description="of repeat_factor: classes in a smaller share of the images are repeated"
     )
     resize: ResizeConfig = ResizeConfig()
     horizontal_flip: Fraction = Field(0.5, description="probability that a training image is mirrored")
@@ -196,9 +219,19 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Self:
-        if self.classes and len(set(self.classes)) < len(self.classes):
+        names: list[str] = []
+        for item in self.classes or ():
+            names += {item.name, *item.merge} if isinstance(item, ClassGroup) else [item]
+        if len(set(names)) < len(names):
             raise ValueError("classes holds a name twice")
         return self
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of ``classes``."""
+        if self.classes is None:
+            return None
+        return tuple(item.name if isinstance(item, ClassGroup) else item for item in self.classes)
 
 
 class ScheduleConfig(Section):

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.config.schema import CocoSet, Config, DataSet, ShapesSet, VocSet
+from detector.config.schema import ClassGroup, CocoSet, Config, DataSet, ShapesSet, VocSet
 from detector.data.coco import open_coco
-from detector.data.dataset import DetectionDataset, JoinedDataset
+from detector.data.dataset import DetectionDataset, FileDataset, JoinedDataset
+from detector.data.repeats import image_repeats
+from detector.data.sampler import TrainingOrder
 from detector.data.shapes import CLASS_NAMES, ShapesDataset
 from detector.data.voc import open_voc
 from detector.errors import ConfigError, DatasetError, quote
 from detector.structures import Size
 
 
-def open_split(config: Config, split: str, classes: Sequence[str] | None = None) -> DetectionDataset:
+def open_split(
+    config: Config, split: str, classes: Sequence[str] | None = None, index_folder: Path | None = None
+) -> DetectionDataset:
     """Opens ``data.train`` or ``data.val``.
 
     Args:
@@ -25,6 +29,7 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
         split: "train" or "val".
         classes: class names in the order of labels; None takes data.classes or, failing that, what the first of
             the sets declares.
+        index_folder: where to keep what was read of large annotation files, for the next start.
 
     Raises:
         ConfigError: the split lists no sets.
@@ -33,10 +38,10 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
     sets: tuple[DataSet, ...] = config.data.train if split == "train" else config.data.val
     if not sets:
         raise ConfigError(f"data.{split}: lists no data set; give one, such as [{{format: shapes, images: 100}}]")
-    classes = classes or config.data.classes
+    classes = classes or config.data.class_names
     parts: list[DetectionDataset] = []
     for item in sets:
-        parts.append(_open(item, config, classes))
+        parts.append(_open(item, config, classes, index_folder))
         classes = classes or parts[0].annotations.class_names
     dataset = parts[0] if len(parts) == 1 else JoinedDataset(parts)
     if split == "train" and not len(dataset.annotations.labels):
@@ -44,13 +49,16 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
     return dataset
 
 
-def _open(item: DataSet, config: Config, classes: Sequence[str] | None) -> DetectionDataset:
+def _open(item: DataSet, config: Config, classes: Sequence[str] | None, index_folder: Path | None) -> DetectionDataset:
     drop, max_pixels = config.data.on_bad_box == "drop", config.data.max_image_pixels
+    groups = [entry for entry in config.data.classes or () if isinstance(entry, ClassGroup)]
+    aliases = {alias: group.name for group in groups for alias in group.merge if group.name in (classes or ())}
     match item:
         case CocoSet():
-            return open_coco(find_data(item.images), find_data(item.annotations), classes, drop, max_pixels)
+            images, annotations = find_data(item.images), find_data(item.annotations)
+            return open_coco(images, annotations, classes, drop, max_pixels, aliases, index_folder)
         case VocSet():
-            return open_voc(find_data(item.root), item.split, classes, drop, max_pixels)
+            return open_voc(find_data(item.root), item.split, classes, drop, max_pixels, aliases)
         case ShapesSet():
             if classes and tuple(classes) != CLASS_NAMES:
                 raise ConfigError(
@@ -83,7 +91,23 @@ def find_data(path: str) -> Path:
     raise DatasetError(f"{path}: not found (looked for {looked}){hint}")
 
 
+def training_order(config: Config, dataset: DetectionDataset) -> TrainingOrder:
+    """The order of ``data.train``, as the configuration groups and repeats images."""
+    wide = wide_images(dataset)
+    return TrainingOrder(
+        wide if config.data.group_by_aspect_ratio else wide | True,
+        config.training.batch_size,
+        config.seed,
+        image_repeats(dataset.annotations, config.data),
+    )
+
+
 def wide_images(dataset: DetectionDataset) -> np.ndarray:
     """``(N,)`` bool: the image is wider than tall, as far as its annotations tell."""
+    match dataset:
+        case FileDataset():
+            return np.asarray(dataset.sizes[:, 1] > dataset.sizes[:, 0])
+        case JoinedDataset():
+            return np.concatenate([wide_images(part) for part in dataset.parts])
     sizes = [dataset.info(index).size for index in range(len(dataset))]
     return np.array([size is not None and size.width > size.height for size in sizes])

@@ -7,6 +7,7 @@ in which they start at 0 or repeat are common. ``difficult`` (0 or 1) is read as
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
@@ -23,9 +24,13 @@ from detector.data.coco_lists import CocoLists, read_lists
 from detector.data.coco_records import Annotation, read_annotation, read_category, read_image
 from detector.data.dataset import FileDataset
 from detector.data.images import read_size
+from detector.data.index import WORTH_BYTES, Index, Indexed
+from detector.data.packed import PackedTexts
 from detector.data.reading import ObjectCollector, Objects
 from detector.errors import DatasetError, ImageError, quote
 from detector.structures import Annotations, ImageId, Size
+
+_log = logging.getLogger(__name__)
 
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
@@ -39,6 +44,7 @@ def open_coco(
     drop_bad_boxes: bool,
     max_pixels: int,
     aliases: Mapping[str, str] = NO_ALIASES,
+    index_folder: Path | None = None,
 ) -> FileDataset:
     """Opens a data set for training or evaluation.
 
@@ -49,16 +55,37 @@ def open_coco(
         drop_bad_boxes: leave out boxes without area or outside their image.
         max_pixels: larger images are refused when they are read.
         aliases: names in the file that mean another class, such as {"car": "vehicle"}.
+        index_folder: where to keep what was read of a large file, for the next start.
 
     Raises:
         DatasetError: says which record of the file is wrong, or which image is missing.
     """
+    file, index = Path(annotations), None
+    if index_folder is not None and file.is_file() and file.stat().st_size >= WORTH_BYTES:
+        index = Index(index_folder, file, (str(images), classes, sorted(aliases.items()), drop_bad_boxes))
+    found = index.load() if index else None
+    if found is None:
+        found = _read(images, file, classes, aliases, drop_bad_boxes)
+        if index:
+            index.save(found)
+    for note in found.notes:
+        _log.warning("%s", note)
+    return FileDataset(found.annotations, images, found.names, found.sizes, max_pixels)
+
+
+def _read(
+    images: str | Path,
+    annotations: Path,
+    classes: Sequence[str] | None,
+    aliases: Mapping[str, str],
+    drop_bad_boxes: bool,
+) -> Indexed:
     reader = _Reader(str(annotations), classes, aliases, drop_bad_boxes)
     if not os.path.isdir(images):
         raise DatasetError(f"{images}: no such folder of images")
-    names = reader.file_names()
-    reader.paths = [os.path.join(images, name) for name in names]
-    return FileDataset(reader.collect(), images, names, reader.sizes, max_pixels)
+    reader.folder = str(images)
+    names = PackedTexts.of(reader.file_names())
+    return Indexed(reader.collect(), names, reader.sizes.astype(np.int32), reader.collector.notes())
 
 
 def read_coco_annotations(path: str | Path) -> Annotations:
@@ -70,7 +97,11 @@ def read_coco_annotations(path: str | Path) -> Annotations:
     Raises:
         DatasetError: says which record of the file is wrong.
     """
-    return _Reader(str(path), None, NO_ALIASES, drop_bad_boxes=False, for_scoring=True).collect()
+    reader = _Reader(str(path), None, NO_ALIASES, drop_bad_boxes=False, for_scoring=True)
+    annotations = reader.collect()
+    for note in reader.collector.notes():
+        _log.warning("%s", note)
+    return annotations
 
 
 class _Reader:
@@ -86,7 +117,7 @@ class _Reader:
     ) -> None:
         self.path, self.for_scoring = path, for_scoring
         self.collector = ObjectCollector(path, drop_bad_boxes, keep_empty=for_scoring)
-        self.paths: list[str] = []
+        self.folder: str | None = None
         self.lists = read_lists(path)
         self._read_categories(self.lists.categories, classes, aliases)
         self.ids: list[ImageId] = []
@@ -236,7 +267,7 @@ class _Reader:
 
     def _sizes_of_boxes(self, objects: Objects) -> np.ndarray | None:
         """The size that each box must fit, as in ``_size_of_box``; 0 where none is noted."""
-        if not self.paths:
+        if self.folder is None:
             return None
         sizes: np.ndarray = self.sizes[objects.images]
         ends = objects.boxes_xywh[:, :2] + objects.boxes_xywh[:, 2:]
@@ -248,7 +279,7 @@ class _Reader:
     def _size_of_box(self, image: int, box: tuple[float, float, float, float]) -> Size | None:
         """The size that a box must fit: as noted, or turned where only the upright image holds it."""
         noted = Size(*self.sizes[image].tolist())
-        if not self.paths or not all(noted):
+        if self.folder is None or not all(noted):
             return None
         x, y, width, height = box
         return noted if x + width <= noted.width + 1 and y + height <= noted.height + 1 else self._upright_size(image)
@@ -257,7 +288,7 @@ class _Reader:
         noted = Size(*self.sizes[image].tolist())
         turned = Size(noted.width, noted.height)
         try:
-            return turned if read_size(self.paths[image]) == turned else noted
+            return turned if read_size(os.path.join(self.folder or "", self.names[image])) == turned else noted
         except ImageError:
             return noted  # told when it is decoded
 

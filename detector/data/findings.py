@@ -115,6 +115,11 @@ KINDS: dict[str, Kind] = {
         "This toolkit turns them upright; look whether the boxes fit, since some labelling tools do not.",
         mended=True,
     ),
+    "boxes-not-turned": Kind(
+        "Images whose boxes fit only before EXIF turns them",
+        "error",
+        "Take the orientation out of the file (the image then lies as it was labelled), or turn the boxes.",
+    ),
     "image-unusual": Kind(
         "Images that are not 8-bit RGB or gray", "note", "Nothing: they are converted (16 bits scaled, alpha dropped)."
     ),

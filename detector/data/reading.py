@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from detector.data.packed import pack_ids
 from detector.errors import DatasetError, quote
 from detector.structures import Annotations, ImageId, Size
 
-_log = logging.getLogger(__name__)
 _MAX_COORDINATE = 1e9
 
 
@@ -113,17 +111,7 @@ class ObjectCollector:
     def finish(
         self, image_ids: Sequence[ImageId], class_names: Sequence[str], category_ids: Sequence[ImageId]
     ) -> Annotations:
-        """Groups what was taken by image, in the order it came."""
-        if self._bad:
-            _log.warning("%s; dropped %d such boxes (data.on_bad_box)", self._bad[0], self._bad_count)
-        if self._left_out:
-            names = ", ".join(f"{quote(name)} ({count})" for name, count in self._left_out.most_common(5))
-            _log.warning(
-                "%s: left out %d objects of classes that are not wanted: %s",
-                self.source,
-                self._left_out.total(),
-                names,
-            )
+        """Groups what was taken by image, in the order it came; ``notes`` tells what is missing."""
         self._pack_rows()
         objects = _joined(self._parts)
         if (np.diff(objects.images) < 0).any():
@@ -141,6 +129,18 @@ class ObjectCollector:
             objects.crowd,
             objects.difficult,
         )
+
+    def notes(self) -> list[str]:
+        """What was dropped and left out so far, in sentences for the log."""
+        notes = []
+        if self._bad:
+            notes.append(f"{self._bad[0]}; dropped {self._bad_count} such boxes (data.on_bad_box)")
+        if self._left_out:
+            names = ", ".join(f"{quote(name)} ({count})" for name, count in self._left_out.most_common(5))
+            notes.append(
+                f"{self.source}: left out {self._left_out.total()} objects of classes that are not wanted: {names}"
+            )
+        return notes
 
     def _refuse(self, problem: str, count: int) -> None:
         if not self.drop_bad_boxes:

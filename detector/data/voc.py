@@ -6,6 +6,7 @@ The devkit's boxes count whole pixels from 1, both ends included. They are store
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from detector.data.images import SUFFIXES
 from detector.data.reading import ObjectCollector
 from detector.errors import DatasetError, one_line, quote
 from detector.structures import Size
+
+_log = logging.getLogger(__name__)
 
 MAX_XML_BYTES = 4 * 1024**2
 
@@ -66,6 +69,8 @@ def open_voc(
         for number, item in enumerate(tree.findall("object")):
             _read_object(item, f"{path}: object[{number}]", image, sizes[-1], label_of, collector)
     annotations = collector.finish(names, classes, range(1, len(classes) + 1))
+    for note in collector.notes():
+        _log.warning("%s", note)
     folder = Path(root) / "JPEGImages"
     return FileDataset(
         annotations,

@@ -59,7 +59,7 @@ def with_iterations(config: Config, images: int) -> Config:
 
     Args:
         config: all settings.
-        images: of the training set.
+        images: that an epoch shows.
     """
     training = config.training
     if training.epochs is None:

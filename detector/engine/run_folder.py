@@ -52,6 +52,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.index = path / "index"
         self.evaluation = path / "evaluation"
         self.metrics = path / "metrics.jsonl"
         self.final = path / "model_final.safetensors"

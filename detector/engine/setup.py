@@ -130,6 +130,6 @@ def _made_up_info(weights: Weights, config: Config) -> WeightsInfo:
     bias = weights.tensors.get(weights.layout.names(["roi_head.class_layer.bias"]).get("roi_head.class_layer.bias", ""))
     count = 1 if bias is None else len(bias) - 1
     names, ids = classes_of(count)
-    if config.data.classes and len(config.data.classes) == count:
-        names, ids = config.data.classes, tuple(range(1, count + 1))
+    if config.data.class_names and len(config.data.class_names) == count:
+        names, ids = config.data.class_names, tuple(range(1, count + 1))
     return WeightsInfo(dump_config(config), names, ids, iteration=0)

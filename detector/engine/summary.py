@@ -26,20 +26,37 @@ def summarise(trainer: Trainer) -> list[str]:
     absent = [name for name, count in zip(annotations.class_names, objects, strict=True) if not count]
     if absent:
         _log.warning("classes without any object in data.train cannot be learned: %s", _names(absent))
+    sampling = _sampling(trainer)
     empty = int((np.diff(annotations.rows) == 0).sum())
     parameters = sum(value.numel() for value in trainer.learner.model.parameters() if value.requires_grad)
-    seen = training.iterations * training.batch_size / len(trainer.train_set)
+    seen = training.iterations * training.batch_size / trainer.order.epoch_length
     average = f"; weights averaged, decay {training.ema_decay:g}" if training.ema_decay else ""
     return [
         f"ResNet-{config.model.backbone.depth} C4, {parameters / 1e6:.1f} million trained parameters, "
         f"on {trainer.device} in {training.precision}",
         f"{len(trainer.train_set)} images ({empty} without objects), {len(annotations.labels)} objects of "
-        f"{len(annotations.class_names)} classes: {_names(annotations.class_names)}",
+        f"{len(annotations.class_names)} classes: {_names(annotations.class_names)}{sampling}",
         f"{training.iterations} iterations of {training.batch_size} images ({seen:.1f} epochs): "
         f"{processes.world_size} process(es) x {trainer.accumulation} micro-batch(es) x "
         f"{trainer.batches.micro_batch_size} image(s); learning rate {training.learning_rate:g}, "
         f"{training.schedule.kind}, whatever the number of processes{average}",
     ]
+
+
+def _sampling(trainer: Trainer) -> str:
+    """How an epoch differs from each image once."""
+    data, repeats = trainer.config.data, trainer.order.repeats
+    if repeats is None:
+        return ""
+    if data.sampling == "repeat_factor" and not (repeats > 1).any():
+        _log.warning(
+            "data.sampling=repeat_factor changes nothing: every class is in %g of the images or more; "
+            "raise data.repeat_threshold",
+            data.repeat_threshold,
+        )
+    return (
+        f"; an epoch shows {trainer.order.epoch_length} images, one up to {repeats.max():.1f} x ({data.sampling})"
+    )
 
 
 def _names(names: list[str] | tuple[str, ...]) -> str:

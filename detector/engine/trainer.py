@@ -12,11 +12,10 @@ import torch
 
 from detector.config.load import dump_config
 from detector.config.schema import Config
-from detector.data.build import wide_images
+from detector.data.build import training_order
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import Batch, TrainingBatches, iterate
 from detector.data.randomness import seed_global_streams
-from detector.data.sampler import TrainingOrder
 from detector.data.transforms import TrainTransform
 from detector.engine.bad_samples import BadSamples
 from detector.engine.checkpoint import TrainingState
@@ -81,13 +80,10 @@ class Trainer:
         training = config.training
         micro = processes.share_of(training.batch_size, training.micro_batch_size)
         self.accumulation = training.batch_size // processes.world_size // micro
-        wide = wide_images(train_set)
-        order = TrainingOrder(
-            wide if config.data.group_by_aspect_ratio else wide | True, training.batch_size, config.seed
-        )
+        self.order = training_order(config, train_set)
         self.batches = TrainingBatches(
-            train_set, order, TrainTransform(config.data, config.seed), processes.rank, processes.world_size, micro,
-            skip_bad=config.data.on_bad_sample == "skip",
+            train_set, self.order, TrainTransform(config.data, config.seed), processes.rank, processes.world_size,
+            micro, skip_bad=config.data.on_bad_sample == "skip",
         )  # fmt: skip
         self.learner = Learner(model, training, device, processes)
         self.meter = Meter(training.batch_size)
