@@ -33,7 +33,7 @@ _EXAMPLE = """\
 examples:
   benchmark.py configs/coco/faster_rcnn_r101_c4_3x.yaml --proposals 300 --against plain torchvision
   benchmark.py configs/coco/faster_rcnn_r50_c4_1x.yaml --mode training --precision bf16 --batch 2
-  benchmark.py configs/quickstart.yaml --mode data
+  benchmark.py configs/mine.yaml --mode data --against torchvision detectron2
   benchmark.py configs/quickstart.yaml model.backbone.depth=50 --scaling side proposals=100,1000 --precision fp32
 
 how to read it:
@@ -67,8 +67,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--runs", metavar="N", type=_count, default=5, help="timed runs of each way (5)")
     parser.add_argument("--threads", metavar="N", type=_count, help="of the CPU (torch's choice)")
     parser.add_argument(
-        "--against", choices=("plain", "torchvision"), nargs="+", action="extend", default=[],
-        help="plain: this network as the paper defines it; torchvision: its FasterRCNN around the same layers",
+        "--against", choices=("plain", "torchvision", "detectron2"), nargs="+", action="extend",
+        default=[],
+        help="plain: this network as the paper defines it; torchvision: its FasterRCNN around the same layers; "
+        "with --mode data: the loading of torchvision's and detectron2's training",
     )  # fmt: skip
     parser.add_argument("--weights", metavar="FILE", help="instead of random weights")
     parser.add_argument(
@@ -144,6 +146,8 @@ def _benchmark(argv: Sequence[str]) -> int:
 
 
 def _check(options: argparse.Namespace, config: Any) -> None:
+    if "detectron2" in options.against and options.mode not in ("data", "all"):
+        raise UsageError("--against detectron2 compares the loading of images alone; add --mode data")
     evaluation = config.evaluation
     if "torchvision" in options.against and (evaluation.box_refinement or evaluation.box_voting):
         raise UsageError(
@@ -183,10 +187,13 @@ def _compare(options: argparse.Namespace, work: Work, peaks: dict[str, Peak], de
     from detector.engine.benchmark.variants import variants
 
     modes = {"all": ("inference", "training"), "data": ("training",)}.get(options.mode, (options.mode,))
-    loading = measure_loading(work.config, work.batch, options.runs) if options.mode in ("data", "all") else []
+    networks = [name for name in options.against if name in ("plain", "torchvision") and options.mode != "data"]
+    loaders = [name for name in options.against if name != "plain"]
+    with_data = options.mode in ("data", "all")
+    loading = measure_loading(work.config, work.batch, options.runs, loaders) if with_data else []
     comparisons = []
     for mode in modes:
-        chosen = variants([mode], options.precision, options.against)
+        chosen = variants([mode], options.precision, networks)
         comparisons.append(measure(work, chosen, peaks, options.runs, device))
         print("\n" + format_comparison(work, comparisons[-1]))
     if loading:

@@ -18,7 +18,7 @@ from detector.config import parse_config
 from detector.config.schema import DataConfig
 from detector.data.loader import Batch, EvaluationBatches
 from detector.data.shapes import ShapesDataset
-from detector.data.transforms import TrainTransform, resize_image, resized_size, to_pixels
+from detector.data.transforms import TrainTransform, resize_fast, resize_image, resized_size, to_pixels
 from detector.errors import ConfigError
 from detector.structures import ImageInfo, Sample, Size, Target
 
@@ -391,3 +391,12 @@ def test_an_augmentation_that_cannot_serve_here_is_a_mistake_in_the_configuratio
 
 def test_albumentations_does_not_ask_the_network_for_news() -> None:
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
+
+
+@pytest.mark.parametrize("size", [Size(20, 31), Size(48, 64), Size(101, 77), Size(1, 1)])
+def test_the_fast_resize_differs_by_one_level_at_most(size: Size) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    exact, fast = resize_image(image, size).int(), resize_fast(image, size)
+    assert fast.is_contiguous()
+    assert (exact - fast).abs().max() <= 1
+    assert (exact != fast).float().mean() < 0.02

@@ -92,11 +92,14 @@ def format_loading(loading: Sequence[Loading], step: Result, batch: int) -> str:
     """Images a second of the loader beside those that a training step takes."""
     wanted = batch / step.rows[WHOLE].wall.median
     lines = [f"data: the training step ({step.variant.precision}, {step.variant.way}) takes {wanted:.3g} images/s"]
-    lines.append(f"{'workers':>9}{'images/s':>12}{'quartiles':>22}{'of the step':>14}")
+    lines.append(f"{'':16}{'workers':>9}{'images/s':>12}{'quartiles':>22}{'of the step':>14}{'CPU ms/image':>14}")
     for each in loading:
         rate = each.images_per_second
         quartiles = f"{rate.low:.3g} .. {rate.high:.3g}"
-        lines.append(f"{each.workers:>9}{rate.median:>12.3g}{quartiles:>22}{rate.median / wanted:>13.3g}x")
+        lines.append(
+            f"{each.way:16}{each.workers:>9}{rate.median:>12.3g}{quartiles:>22}{rate.median / wanted:>13.3g}x"
+            f"{1e3 * each.cpu_per_image:>14.1f}"
+        )
     cpu = loading[0].cpu_per_image
     lines.append(
         f"  an image costs {1e3 * cpu:.1f} ms of CPU: feeding the step takes {wanted * cpu:.2g} cores beside its own"
@@ -155,6 +158,7 @@ def loading_json(loading: Sequence[Loading]) -> list[dict[str, Any]]:
     """For benchmark.json."""
     return [
         {
+            "way": each.way,
             "workers": each.workers,
             "images_per_second": each.images_per_second.json(),
             "cpu_seconds_per_image": each.cpu_per_image,
