@@ -15,7 +15,10 @@ from typing import NoReturn
 from detector.errors import DetectorError, FailedElsewhere, MachineError, UsageError
 
 _MAX_LINE = 390
-COMMANDS = ("train", "evaluate", "compare", "visualize", "benchmark", "make_shapes", "convert_weights")
+COMMANDS = (
+    "train", "evaluate", "compare", "visualize", "benchmark", "check_dataset", "split_dataset", "convert_dataset",
+    "fetch_dataset", "make_shapes", "convert_weights",
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

@@ -126,6 +126,7 @@ def _train_in(
             print(_what_next(folder, config, None))
         return 0
     from detector.engine.origin import check_origin
+    from detector.engine.quick_check import quick_check
     from detector.engine.resume import agreed_state, set_aside_later
     from detector.engine.summary import summarise
 
@@ -142,6 +143,9 @@ def _train_in(
                 folder.final.unlink(missing_ok=True)  # until it is written again, the run is not finished
     for line in summarise(trainer):
         _log.info("%s", line)
+    if processes.is_main and state is None:
+        for line in quick_check(trainer.train_set, trainer.config, "train"):
+            _log.info("%s", line)
     started = time.monotonic()
     metrics = trainer.train()
     _log.info("done after %.1f minutes", (time.monotonic() - started) / 60)

@@ -119,6 +119,7 @@ KINDS: dict[str, Kind] = {
         "Images whose boxes fit only before EXIF turns them",
         "error",
         "Take the orientation out of the file (the image then lies as it was labelled), or turn the boxes.",
+        mended=True,
     ),
     "image-unusual": Kind(
         "Images that are not 8-bit RGB or gray", "note", "Nothing: they are converted (16 bits scaled, alpha dropped)."
@@ -157,7 +158,7 @@ KINDS: dict[str, Kind] = {
     "box-twice": Kind("Objects that are annotated twice", "warning", "Keep one of them.", mended=True),
     "box-of-two-classes": Kind("Boxes that carry two classes", "warning", "Keep the right one."),
     # Classes and counts.
-    "class-unused": Kind("Classes without any object", "warning", "Leave them out with data.classes."),
+    "class-unused": Kind("Classes without any object", "warning", "Leave them out (data.classes) or mend its spelling."),
     "class-absent": Kind(
         "Classes that a split lacks", "warning", "Split again (split_dataset.py) or leave them out (data.classes)."
     ),
@@ -171,13 +172,17 @@ KINDS: dict[str, Kind] = {
     "crowd": Kind("Crowd regions", "note", "Nothing: they are scored as COCO does and not trained on."),
     "difficult": Kind("Difficult objects", "note", "Nothing: they are trained on and ignored in VOC scoring."),
     "many-objects": Kind(
-        "Images of more than 100 objects", "warning", "COCO's metrics count 100 detections an image; tile the images."
+        "Images of more than 100 objects",
+        "warning",
+        "model.roi_head.detections_per_image and COCO's metrics stop at 100; raise the first, or tile the images.",
     ),
     # What the detector makes of it.
     "anchors-miss": Kind(
         "Anchors that miss objects", "warning", "Set the suggested model.anchors and data.resize; see the report."
     ),
-    "self-test": Kind("Ground truth that does not score 1 as detections", "error", "See the other findings."),
+    "self-test": Kind(
+        "Ground truth that does not score 1 as detections", "error", "Please report this: scores cannot be trusted."
+    ),
 }  # fmt: skip
 
 

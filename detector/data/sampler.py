@@ -72,4 +72,4 @@ class TrainingOrder:
             return np.arange(len(self.wide))
         ends = np.cumsum(self.repeats)
         steps = (np.arange(self.epoch_length) + random.random()) * (ends[-1] / self.epoch_length)
-        return np.minimum(np.searchsorted(ends, steps, side="right"), len(ends) - 1)
+        return np.asarray(np.minimum(np.searchsorted(ends, steps, side="right"), len(ends) - 1))

@@ -50,7 +50,7 @@ def open_voc(
         DatasetError: says which file and object is wrong.
     """
     names = _read_split(Path(root), split)
-    records = [_parse(os.path.join(root, "Annotations", f"{name}.xml")) for name in names]
+    records = [parse_annotation(os.path.join(root, "Annotations", f"{name}.xml")) for name in names]
     if classes is None:
         found = {
             _text(item, "name", f"{path}: object[{number}]")
@@ -110,7 +110,15 @@ def _read_split(root: Path, split: str) -> list[str]:
     return list(names)
 
 
-def _parse(path: str) -> tuple[str, Element]:
+def parse_annotation(path: str) -> tuple[str, Element]:
+    """Parses the annotation of one image.
+
+    Returns:
+        The path as it stands in a message, and the outermost element.
+
+    Raises:
+        DatasetError: it is missing, too large, no XML, holds a DOCTYPE or is no annotation.
+    """
     where = one_line(path)
     try:
         if os.path.getsize(path) > MAX_XML_BYTES:

@@ -47,14 +47,22 @@ def detect(
     results = []
     for number, original in enumerate(original_sizes):
         mapped = [
-            _to_original(found[view], images.sizes[view], mirrored[view], original)
+            to_original(found[view], images.sizes[view], mirrored[view], original)
             for view in range(number * views, (number + 1) * views)
         ]
         results.append(mapped[0] if views == 1 else _merge(mapped, model))
     return results
 
 
-def _to_original(detections: Detections, size: Size, mirrored: bool, original: Size) -> Detections:
+def to_original(detections: Detections, size: Size, mirrored: bool, original: Size) -> Detections:
+    """The detections of a view in the pixels of the original image, on the CPU.
+
+    Args:
+        detections: in pixels of the view.
+        size: of the view.
+        mirrored: the view is the mirror image.
+        original: size of the image before it was resized.
+    """
     boxes = detections.boxes
     if mirrored:
         boxes = torch.stack([size.width - boxes[:, 2], boxes[:, 1], size.width - boxes[:, 0], boxes[:, 3]], dim=1)

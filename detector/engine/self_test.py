@@ -23,7 +23,7 @@ from detector.data.dataset import DetectionDataset, Subset
 from detector.data.findings import Finding
 from detector.data.images import read_size
 from detector.data.transforms import resized_size
-from detector.engine.inference import _to_original
+from detector.engine.inference import to_original
 from detector.errors import ImageError
 from detector.evaluation.results_file import read_results, write_results
 from detector.evaluation.score import score
@@ -153,7 +153,7 @@ def _through_network(truth: Annotations, sizes: Sequence[Size], resize: ResizeCo
         x1y1, sides = np.split(truth.boxes_xywh[rows], 2, axis=1)
         boxes = np.concatenate([x1y1, x1y1 + sides], axis=1).astype(np.float32) * scale
         detections = Detections(torch.from_numpy(boxes), torch.ones(len(rows)), torch.from_numpy(truth.labels[rows]))
-        found.append(_to_original(detections, resized, False, size))
+        found.append(to_original(detections, resized, False, size))
     return DetectionTable.of(found)
 
 

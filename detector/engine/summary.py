@@ -54,9 +54,7 @@ def _sampling(trainer: Trainer) -> str:
             "raise data.repeat_threshold",
             data.repeat_threshold,
         )
-    return (
-        f"; an epoch shows {trainer.order.epoch_length} images, one up to {repeats.max():.1f} x ({data.sampling})"
-    )
+    return f"; an epoch shows {trainer.order.epoch_length} images, one up to {repeats.max():.1f} x ({data.sampling})"
 
 
 def _names(names: list[str] | tuple[str, ...]) -> str:

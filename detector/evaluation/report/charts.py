@@ -21,30 +21,30 @@ from detector.evaluation.report.numbers import defined
 
 SERIES = 12
 _COLOURS = 6  # Beyond these, lines are dashed: more hues cannot be told apart.
-_INK, _MUTED, _LINE, _ACCENT, _FAINT = "#000001", "#000002", "#000003", "#000004", "#000005"
-_NAMES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line", _ACCENT: "--accent", _FAINT: "--faint"}
+INK, MUTED, LINE, ACCENT, FAINT = "#000001", "#000002", "#000003", "#000004", "#000005"
+_NAMES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", FAINT: "--faint"}
 _NAMES |= {f"#0000{number + 16:02x}": f"--series-{number + 1}" for number in range(_COLOURS)}
-_WIDTH = 420  # One point is one pixel of CSS at this width of a chart.
-_STYLE: dict[Any, Any] = {
+WIDTH = 420  # One point is one pixel of CSS at this width of a chart.
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "detector",
     "text.usetex": False,
-    "text.color": _INK,
-    "axes.edgecolor": _MUTED,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "axes.axisbelow": True,
     "axes.grid": True,
-    "grid.color": _LINE,
+    "grid.color": LINE,
     "grid.linewidth": 0.8,
     "grid.linestyle": "-",
     "grid.alpha": 1.0,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "xtick.major.size": 3,
     "ytick.major.size": 0,
     "font.size": 12,
@@ -72,12 +72,12 @@ def draw_precision_recall(curves: Sequence[Mapping[str, Any]]) -> Markup:
     Args:
         curves: of "analysis.json", at most ``SERIES``.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _square()
         for series, curve in enumerate(curves):
             _draw_line(axes, curve["recall"], curve["precision"], series)
         axes.set(xlabel="Recall", ylabel="Precision")
-        return _to_svg(figure, "Precision against recall")
+        return to_svg(figure, "Precision against recall")
 
 
 def draw_f1(curves: Sequence[Mapping[str, Any]], points: Sequence[Any], common: float | None) -> Markup:
@@ -88,16 +88,16 @@ def draw_f1(curves: Sequence[Mapping[str, Any]], points: Sequence[Any], common: 
         points: the best point of each; None for none.
         common: the best score for all classes, marked by a line.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _square()
         if common is not None:
-            axes.axvline(common, color=_MUTED, linewidth=1, linestyle=(0, (2, 3)))
+            axes.axvline(common, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
         for series, (curve, point) in enumerate(zip(curves, points, strict=True)):
             _draw_line(axes, curve["score"], curve["f1"], series)
             if point:
-                axes.plot(point["score"], point["f1"], "o", color=_sentinel(series), markersize=5, gid=f"dot-{series}")
+                axes.plot(point["score"], point["f1"], "o", color=sentinel(series), markersize=5, gid=f"dot-{series}")
         axes.set(xlabel="Lowest score that counts", ylabel="F1")
-        return _to_svg(figure, "F1 against the lowest score that counts")
+        return to_svg(figure, "F1 against the lowest score that counts")
 
 
 def draw_calibration(rows: Sequence[Mapping[str, Any]]) -> Markup:
@@ -106,22 +106,22 @@ def draw_calibration(rows: Sequence[Mapping[str, Any]]) -> Markup:
     Args:
         rows: one a range of scores.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH / 72, 400 / 72), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH / 72, 400 / 72), layout="constrained")
         upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-        upper.plot((0, 1), (0, 1), color=_MUTED, linewidth=1, linestyle=(0, (2, 3)))
+        upper.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
         upper.plot(
-            [row["mean_score"] for row in rows], [row["true"] for row in rows], "o-", color=_ACCENT, linewidth=1.8,
+            [row["mean_score"] for row in rows], [row["true"] for row in rows], "o-", color=ACCENT, linewidth=1.8,
             markersize=5, clip_on=False,
         )  # fmt: skip
         _unit(upper, 5)
         upper.set(ylabel="Share that is true")
         lefts, widths = [row["from"] for row in rows], [0.92 * (row["to"] - row["from"]) for row in rows]
-        lower.bar(lefts, [row["detections"] for row in rows], width=widths, align="edge", color=_FAINT)
+        lower.bar(lefts, [row["detections"] for row in rows], width=widths, align="edge", color=FAINT)
         lower.set(xlabel="Score", ylabel="Detections")
         lower.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, integer=True))
         lower.grid(axis="x", visible=False)
-        return _to_svg(figure, "Share of true detections against their score, and the number of detections")
+        return to_svg(figure, "Share of true detections against their score, and the number of detections")
 
 
 def draw_histogram(counts: Sequence[int]) -> Markup:
@@ -130,20 +130,20 @@ def draw_histogram(counts: Sequence[int]) -> Markup:
     Args:
         counts: images with 0, 1, 2 and so on objects; 50 means that many or more.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH / 72, 230 / 72), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH / 72, 230 / 72), layout="constrained")
         axes = figure.add_subplot()
-        axes.bar(range(len(counts)), counts, width=0.82, color=_ACCENT)
+        axes.bar(range(len(counts)), counts, width=0.82, color=ACCENT)
         axes.set(xlabel="Objects in an image", ylabel="Images")
         axes.set_xlim(-0.7, max(len(counts), 5) - 0.3)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
         axes.grid(axis="x", visible=False)
-        return _to_svg(figure, "Images by the number of their objects")
+        return to_svg(figure, "Images by the number of their objects")
 
 
 def _square() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH / 72, 330 / 72), layout="constrained")
+    figure = Figure(figsize=(WIDTH / 72, 330 / 72), layout="constrained")
     axes = figure.add_subplot()
     _unit(axes, 5)
     return figure, axes
@@ -160,16 +160,17 @@ def _draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], series: int) 
     known = [(a, b) for a, b in points if a is not None and b is not None]
     style: Any = (0, (4, 2)) if dashed(series) else "-"
     axes.plot(
-        [a for a, _ in known], [b for _, b in known], color=_sentinel(series), linewidth=1.8, linestyle=style,
+        [a for a, _ in known], [b for _, b in known], color=sentinel(series), linewidth=1.8, linestyle=style,
         marker="o" if len(known) == 1 else "", markersize=4, gid=f"series-{series}",
     )  # fmt: skip
 
 
-def _sentinel(series: int) -> str:
+def sentinel(series: int) -> str:
+    """The colour that stands for that of a line until the chart has the page's names."""
     return f"#0000{series % _COLOURS + 16:02x}"
 
 
-def _to_svg(figure: Figure, label: str) -> Markup:
+def to_svg(figure: Figure, label: str) -> Markup:
     """The drawing without what a page has no use for: prologue, namespaces, fonts, and ids that could meet others."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
