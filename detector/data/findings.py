@@ -158,7 +158,7 @@ KINDS: dict[str, Kind] = {
     "box-twice": Kind("Objects that are annotated twice", "warning", "Keep one of them.", mended=True),
     "box-of-two-classes": Kind("Boxes that carry two classes", "warning", "Keep the right one."),
     # Classes and counts.
-    "class-unused": Kind("Classes without any object", "warning", "Leave them out (data.classes) or mend its spelling."),
+    "class-unused": Kind("Classes without any object", "warning", "Leave them out, or mend their spelling."),
     "class-absent": Kind(
         "Classes that a split lacks", "warning", "Split again (split_dataset.py) or leave them out (data.classes)."
     ),
