@@ -180,6 +180,16 @@ def test_a_tar_that_is_cut_off_is_told() -> None:
     assert not Path("folder/top/b").exists()
 
 
+def test_a_tar_whose_header_claims_more_than_a_machine_holds_is_refused() -> None:
+    archive = write_tar(["top/" + "a" * 120])  # so long a name stands in a header of its own, which comes first
+    content = bytearray(archive.read_bytes())
+    content[124:136] = b"\x80" + bytes(3) + b"\xff" * 8
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    archive.write_bytes(content)
+    assert "cannot be unpacked" in refusal_of(archive)
+
+
 def test_a_link_in_the_place_of_a_file_is_replaced_not_followed() -> None:
     Path("outside").write_bytes(b"precious")
     Path("folder/top").mkdir(parents=True)
