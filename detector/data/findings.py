@@ -38,6 +38,7 @@ class Finding:
         what: what is wrong, with the numbers; one line.
         image: the image's index in its ``RawSet``, -1 for none.
         row: the object's row in its ``RawSet``, -1 for none.
+        other: the other image's file, of a finding about two.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Finding:
     what: str
     image: int = -1
     row: int = -1
+    other: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.record}: {self.what}" if self.record else f"{self.file}: {self.what}"

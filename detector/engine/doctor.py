@@ -39,7 +39,6 @@ class Diagnosis:
         sets: its splits.
         sizes: of each split ``(N, 2)`` int64: height and width of the images as far as they are known, upright.
         findings: what is amiss in any of them.
-        pairs: the two image files of findings that are about two.
         fit: how well the configured anchors cover the objects of all splits.
         suggestion: better anchors, if there are any.
         self_tests: by split; those that the strict reader cannot open have none.
@@ -48,7 +47,6 @@ class Diagnosis:
     sets: Sequence[RawSet]
     sizes: Sequence[np.ndarray]
     findings: Sequence[Finding]
-    pairs: dict[Finding, tuple[str, str]] = field(default_factory=dict)
     fit: AnchorFit | None = None
     suggestion: Suggestion | None = None
     self_tests: dict[str, SelfTest] = field(default_factory=dict)
@@ -70,7 +68,6 @@ def diagnose(sources: Sequence[Source], config: Config, quick: bool, workers: in
     sets = [read_raw(source) for source in sources]
     findings = [finding for raw in sets for finding in raw.findings]
     sizes: list[np.ndarray] = [raw.sizes for raw in sets]
-    pairs: dict[Finding, tuple[str, str]] = {}
     if not quick:
         inspections = [inspect_images(raw, config.data.max_image_pixels, workers, True) for raw in sets]
         findings += [finding for inspection in inspections for finding in inspection.findings]
@@ -93,7 +90,7 @@ def diagnose(sources: Sequence[Source], config: Config, quick: bool, workers: in
         findings += check_anchors(fit, suggestion, sets[0].split, str(sets[0].source))
     tests = {source.split: test for source in sources if (test := _test(source, config)) is not None}
     findings += [test.finding for test in tests.values() if test.finding is not None]
-    return Diagnosis(sets, sizes, findings, pairs, fit, suggestion, tests)
+    return Diagnosis(sets, sizes, findings, fit, suggestion, tests)
 
 
 def write_page(diagnosis: Diagnosis, config: Config, title: str, path: Path) -> None:
@@ -107,7 +104,7 @@ def write_page(diagnosis: Diagnosis, config: Config, title: str, path: Path) -> 
         diagnosis.sets,
         diagnosis.sizes,
         diagnosis.findings,
-        diagnosis.pairs,
+        {finding: (finding.file, finding.other) for finding in diagnosis.findings if finding.other},
         config.data.resize,
         config.model.anchors,
         diagnosis.fit,

@@ -127,7 +127,12 @@ def _mended(folder: Path, copy: Path) -> list[Change]:
 
 
 def _of_mended_kinds(findings: Sequence[Finding]) -> Counter[str]:
-    return Counter(finding.kind for finding in findings if KINDS[finding.kind].mended)
+    """Kinds of what is mended; like pictures in different files are left to people."""
+    return Counter(
+        finding.kind
+        for finding in findings
+        if KINDS[finding.kind].mended and not (finding.other and checksum(finding.file) != checksum(finding.other))
+    )
 
 
 def _sums(folder: Path) -> dict[str, str]:

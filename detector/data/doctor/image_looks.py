@@ -18,6 +18,7 @@ from hashlib import blake2b
 
 from PIL import ExifTags, Image
 
+from detector.data.doctor.likeness import DECODED_SIDE, thumbnail
 from detector.data.images import FORMATS, read_reduced, read_size
 from detector.errors import ImageError, MachineError, WorkerError, one_line
 from detector.structures import Size
@@ -129,7 +130,7 @@ def _look_at_all(paths: Sequence[str], max_pixels: int) -> list[Look]:
 
 def _look_at(path: str, max_pixels: int) -> Look:
     try:
-        pixels, size = read_reduced(path, max_pixels, 2 * THUMBNAIL)
+        pixels, size = read_reduced(path, max_pixels, DECODED_SIDE)
     except ImageError as error:
         what = str(error).removeprefix(f"{one_line(path)}: ")
         kind = next((kind for text, kind in _KIND_OF.items() if text in what), "image-unreadable")
@@ -137,9 +138,8 @@ def _look_at(path: str, max_pixels: int) -> Look:
         with contextlib.suppress(ImageError):
             size = read_size(path)
         return Look(kind, what, size, digest=_digest(path))
-    gray = Image.fromarray(pixels).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     format_, orientation, unusual = _read_header(path)
-    return Look("", "", size, format_, orientation, unusual, gray.tobytes(), _digest(path))
+    return Look("", "", size, format_, orientation, unusual, thumbnail(pixels, size).tobytes(), _digest(path))
 
 
 def _read_header(path: str) -> tuple[str, int, tuple[str, ...]]:

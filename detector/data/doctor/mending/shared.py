@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Sequence
 
 from detector.data.doctor.mending.draft import Draft
@@ -13,7 +14,9 @@ from detector.errors import DatasetError, quote
 def settle_shared(drafts: Sequence[Draft], found: Sequence[dict[str, list[Finding]]]) -> None:
     """Takes out the images that were reported; these are the later ones of a split, and those of the first of two.
 
-    Splits stand in the order train, val, test, so that what is in two of them leaves training.
+    Pictures that look the same but are different files stay, for a person to decide: in those of a fixed camera
+    something small may have moved. Splits stand in the order train, val, test, so that what is in two of them leaves
+    training.
 
     Args:
         drafts: of all splits.
@@ -36,12 +39,20 @@ def _drop(draft: Draft, findings: Sequence[Finding]) -> None:
     if not findings:
         return
     for finding in findings:
-        draft.drop_image(finding.image, finding.what)
+        if not finding.other or _are_equal(finding.file, finding.other):
+            draft.drop_image(finding.image, finding.what)
     if not draft.kept_images.any():
         raise DatasetError(
             f"{quote(draft.raw.split)}: all its images are in another split, too, so that nothing would be left; "
             "take one of the two out of the data set, then mend it"
         )
+
+
+def _are_equal(one: str, other: str) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def _follow_parts(drafts: Sequence[Draft], number: int, paths: Sequence[dict[str, int]]) -> None:
