@@ -126,7 +126,7 @@ def _train_in(
             print(_what_next(folder, config, None))
         return 0
     from detector.engine.origin import check_origin
-    from detector.engine.quick_check import quick_check
+    from detector.engine.quick_check import leak_sentence, quick_check
     from detector.engine.resume import agreed_state, set_aside_later
     from detector.engine.summary import summarise
 
@@ -146,6 +146,10 @@ def _train_in(
     if processes.is_main and state is None:
         for line in quick_check(trainer.train_set, trainer.config, "train"):
             _log.info("%s", line)
+        if options.overfit is None and trainer.val_set is not None:
+            leak = leak_sentence(trainer.train_set, trainer.val_set)
+            if leak is not None:
+                _log.warning("%s", leak)
     started = time.monotonic()
     metrics = trainer.train()
     _log.info("done after %.1f minutes", (time.monotonic() - started) / 60)

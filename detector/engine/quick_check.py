@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Iterator
+
 import numpy as np
 
 from detector.config.schema import Config
@@ -41,6 +45,31 @@ def quick_check(dataset: DetectionDataset, config: Config, split: str) -> list[s
         if fit.recall_50 < WANTED_RECALL:
             lines.append("check_dataset.py suggests anchors and an image size that cover more")
     return lines
+
+
+def leak_sentence(train_set: DetectionDataset, val_set: DetectionDataset) -> str | None:
+    """Says how many files are in both sets, if any.
+
+    Args:
+        train_set: no image of it is opened.
+        val_set: the same.
+    """
+    trained = set(_real_paths(train_set))
+    shared = [path for path in _real_paths(val_set) if path in trained and os.path.isfile(path)]  # none is drawn
+    if not shared:
+        return None
+    return (
+        f"{len(shared):,} of {len(val_set):,} images of data.val are in data.train, too, such as "
+        f"{one_line(shared[0])}: scores will be too good"
+    )
+
+
+def _real_paths(dataset: DetectionDataset) -> Iterator[str]:
+    """The files of all images, whatever name their folders are called by; each folder is looked at once."""
+    real = functools.cache(os.path.realpath)
+    for index in range(len(dataset)):
+        folder, name = os.path.split(dataset.info(index).path)
+        yield os.path.join(real(folder), name)
 
 
 def anchor_sentence(fit: AnchorFit) -> str:

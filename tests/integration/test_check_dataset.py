@@ -186,6 +186,13 @@ def test_a_training_begins_with_the_quick_part(folder: Path, capfd: pytest.Captu
     assert "of 28 objects at IoU 0.5" in log
 
 
+def test_a_training_tells_of_images_that_it_is_evaluated_on(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sets = f"[{{format: coco, images: {folder}/train, annotations: {folder}/annotations/instances_train.json}}]"
+    argv = [str(write_tiny(Path.cwd())), f"data.train={sets}", f"data.val={sets}", "training.iterations=1"]
+    assert train([*argv, "--output", "run"]) == 0
+    assert "14 of 14 images of data.val are in data.train, too" in capfd.readouterr().err
+
+
 @needs_shared
 @pytest.mark.parametrize(
     ("name", "errors"),
