@@ -109,6 +109,14 @@ def replace_by(path: Path, write: Callable[[DurableFile], object]) -> None:
     sync_folder(path.parent)
 
 
+def not_a_link(path: Path) -> Path:
+    """A file's name, free of a link that would lead what is written into another file; folders may be links."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_symlink():
+            path.unlink()
+    return path
+
+
 def make_folder(path: Path) -> None:
     """A new folder."""
     os.mkdir(path)

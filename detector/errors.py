@@ -79,6 +79,13 @@ def one_line(text: object, limit: int = 200) -> str:
     return plain if plain.isprintable() and len(plain) <= limit else quote(plain, limit)
 
 
+def printable(text: str) -> str:
+    """Text as a terminal may get it: what it would take for commands, or turn around, is written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
+
+
 def quote(value: object, limit: int = 60) -> str:
     """Makes foreign text fit to stand in a message: ASCII, one line, no terminal codes, at most ``limit`` long."""
     text = ascii(value) if isinstance(value, str) else ascii(str(value))[1:-1]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from detector.errors import DatasetError, quote
+from detector.regular_file import read_regular
 
 MAX_FILE_BYTES = 2 * 1024**3
 
@@ -20,10 +21,8 @@ def read_json(path: str | Path) -> Any:
         DatasetError: it is missing, too large, cut off, not UTF-8, nested too deeply, holds NaN or a key twice.
     """
     try:
-        if os.path.getsize(path) > MAX_FILE_BYTES:
-            raise DatasetError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        text = read_regular(path, MAX_FILE_BYTES).decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise DatasetError(
             f"{path}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}; is the file cut off?"
@@ -59,8 +58,8 @@ def is_number(value: Any) -> bool:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)} stands twice in one object")
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice} stands twice in one object")
     return record
 
 

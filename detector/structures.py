@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -24,6 +25,15 @@ import torch
 from torch import Tensor
 
 ImageId = int | str
+
+
+# What a terminal takes for commands, and halves of letters that no file can hold.
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_class_name(value: object) -> bool:
+    """Whether something can be the name of a class: text without control characters."""
+    return isinstance(value, str) and bool(value) and not _NO_TEXT.search(value)
 
 
 class Size(NamedTuple):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.cli.entry import Parser, run
+from detector.durable import replace_file
 from detector.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _convert(argv: Sequence[str]) -> int:
         write_foreign(target, filled, target_layout(options.to, whole), loaded.config.model)
     certificate = _certify(loaded, source, target, options.to)
     path = target.with_name(target.name + ".certificate.json")
-    path.write_text(json.dumps(certificate, indent=1), encoding="utf-8")
+    replace_file(path, json.dumps(certificate, indent=1))
     for stage, facts in certificate["stages"].items():
         print(f"{stage:<14} largest difference {facts['largest_difference']} (values to {facts['largest_value']:.4g})")
     equal, compared = certificate["tensors"]["bit_equal"], certificate["tensors"]["compared"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from detector.errors import DetectorError, FailedElsewhere, MachineError, UsageError
+from detector.errors import DetectorError, FailedElsewhere, MachineError, UsageError, printable
 
 _MAX_LINE = 390
 COMMANDS = (
@@ -62,7 +62,7 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
             raise
         logging.getLogger("detector").debug("%s", error)
         for line in str(error).splitlines():
-            print(f"error: {line[:_MAX_LINE]}", file=sys.stderr)
+            print(f"error: {printable(line)[:_MAX_LINE]}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -74,7 +74,7 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
         reason = None if debug else _environment_line(error)
         if reason is None:
             raise
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {printable(reason)[:_MAX_LINE]}", file=sys.stderr)
         return 3
 
 
@@ -97,7 +97,7 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno == logging.WARNING else ""
-        line = prefix + record.getMessage()
+        line = prefix + printable(record.getMessage())
         tqdm = sys.modules.get("tqdm")
         if tqdm is not None and sys.stderr.isatty():
             tqdm.tqdm.write(line, file=sys.stderr)

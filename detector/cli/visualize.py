@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.cli.entry import Parser, run
-from detector.errors import DatasetError, ImageError, UsageError, quote
+from detector.durable import not_a_link, replace_file
+from detector.errors import DatasetError, ImageError, UsageError, one_line, printable, quote
 
 if TYPE_CHECKING:
     from detector.engine.detector import Detector
@@ -100,9 +101,9 @@ def _draw_inputs(weights: str, inputs: Sequence[str], options: argparse.Namespac
         except ImageError as error:
             # One bad file does not cost the others.
             failed += 1
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "detections.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
+    replace_file(output / "detections.json", json.dumps(records, indent=1))
     print(f"{len(paths) - failed} of {len(paths)} files drawn, {len(records)} detections: {output}/")
     return 2 if failed else 0
 
@@ -120,7 +121,7 @@ def _expand(text: str) -> list[Path]:
     else:
         found = sorted(Path(item) for item in glob.glob(text, recursive=True) if Path(item).is_file())
     if not found:
-        raise ImageError(f"{text}: no such image, and no image of that pattern or in that folder")
+        raise ImageError(f"{one_line(text)}: no such image, and no image of that pattern or in that folder")
     return found
 
 
@@ -134,7 +135,8 @@ class _Names:
 
     def of(self, path: Path, suffix: str) -> Path:
         """The file that the drawing of ``path`` goes to."""
-        stem = re.sub(r"[^\w.-]+", "_", path.stem)[:100] or "image"
+        # Of a name that begins with points alone, none could tell the kind of file.
+        stem = re.sub(r"[^\w.-]+", "_", path.stem).lstrip(".")[:100] or "image"
         number = 1
         while True:
             name = self.folder / f"{stem}{'' if number == 1 else f'-{number}'}{suffix}"
@@ -174,14 +176,16 @@ def _draw_video(detector: Detector, path: Path, target: Path, threshold: float |
         if writer is None:
             target.parent.mkdir(parents=True, exist_ok=True)
             size = (drawn.shape[1], drawn.shape[0])
-            writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate if rate > 0 else 25, size)
+            writer = cv2.VideoWriter(
+                str(not_a_link(target)), cv2.VideoWriter.fourcc(*"mp4v"), rate if rate > 0 else 25, size
+            )
             if not writer.isOpened():
                 raise MachineError(f"{target}: the video cannot be written")
         writer.write(np.ascontiguousarray(drawn[:, :, ::-1]))
         records += _records(detector, f"{path}#{number}", detections)
     capture.release()
     if writer is None:
-        raise ImageError(f"{path}: not a video that can be read")
+        raise ImageError(f"{one_line(path)}: not a video that can be read")
     writer.release()
     return records
 
@@ -234,7 +238,7 @@ def _draw_data_set(options: argparse.Namespace) -> int:
             sample = dataset[index]
         except (ImageError, DatasetError) as error:
             failed += 1
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
             continue
         if options.augmented:
             picture = draw_batch([transform(sample, index)], class_names)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
+import os
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +15,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from detector.config.schema import Config
-from detector.config.yaml_tree import Dumper, KeyPath, Origin, Tree, parse_yaml
+from detector.config.yaml_tree import MAX_BYTES, Dumper, KeyPath, Origin, Tree, parse_yaml
 from detector.errors import ConfigError, one_line, quote
+from detector.regular_file import read_regular
 
-MAX_FILE_BYTES = 1_000_000
 MAX_BASE_DEPTH = 8
+MAX_FILES = 64
+_MAX_PROBLEMS = 50
+_LONGEST_KEY = 100
 _SHOWN_KEYS = 8
 
 
@@ -40,7 +45,7 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> Tree:
     Raises:
         ConfigError: a file cannot be read, or is no valid YAML.
     """
-    return _override(_read_with_bases(Path(path), chain=()), overrides)
+    return _override(_read_with_bases(Path(path), chain=(), files=iter(range(MAX_FILES))), overrides)
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
@@ -57,16 +62,25 @@ def dump_config(config: Config) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> Tree:
-    resolved = path.resolve()
+def _read_with_bases(path: Path, chain: tuple[str, ...], files: Iterator[int]) -> Tree:
+    """The settings of a file and its bases.
+
+    Args:
+        path: the file.
+        chain: those whose bases are being read.
+        files: gives a number for each file that may still be read.
+    """
+    name, resolved = one_line(path), os.path.realpath(path)
     if resolved in chain:
-        names = " -> ".join(item.name for item in (*chain, resolved))
-        raise ConfigError(f"{path}: base leads back to itself: {names}")
+        names = " -> ".join(Path(item).name for item in (*chain, resolved))
+        raise ConfigError(f"{name}: base leads back to itself: {one_line(names)}")
     if len(chain) >= MAX_BASE_DEPTH:
-        raise ConfigError(f"{path}: more than {MAX_BASE_DEPTH} levels of base")
-    tree = _checked_mapping(parse_yaml(_read_text(path), str(path)), str(path))
+        raise ConfigError(f"{name}: more than {MAX_BASE_DEPTH} levels of base")
+    if next(files, None) is None:
+        raise ConfigError(f"{name}: base leads to more than {MAX_FILES} files")
+    tree = _checked_mapping(parse_yaml(_read_text(path), name), name)
     own = dict(tree.value)
-    origin = tree.origins.get(("base",), Origin(str(path), None))
+    origin = tree.origins.get(("base",), Origin(name, None))
     bases = own.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) and base for base in bases):
@@ -74,27 +88,27 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> Tree:
     merged = Tree({}, {})
     for base in bases:
         base_path = path.parent / base
-        if not base_path.is_file():
-            raise ConfigError(f"{origin}: base: no such file: {base_path}")
-        merged = _merge(merged, _read_with_bases(base_path, (*chain, resolved)))
+        if not os.path.isfile(base_path):  # Path's own raises where a name is too long
+            raise ConfigError(f"{origin}: base: no such file: {one_line(base_path)}")
+        merged = _merge(merged, _read_with_bases(base_path, (*chain, resolved), files))
     return _merge(merged, Tree(own, tree.origins))
 
 
 def _read_text(path: Path) -> str:
+    name = one_line(path)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; this is no configuration")
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, MAX_BYTES).decode("utf-8-sig")
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [item.name for item in path.parent.glob("*.y*ml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise ConfigError(f"{path}: no such file{hint}") from None
+        hint = f"; did you mean {one_line(path.parent / near[0])}?" if near else ""
+        raise ConfigError(f"{name}: no such file{hint}") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: this is a folder; name a YAML file") from None
+        raise ConfigError(f"{name}: this is a folder; name a YAML file") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); this is no configuration") from None
+        raise ConfigError(f"{name}: not UTF-8 text (byte {error.start}); this is no configuration") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        hint = "; this is no configuration" if error.errno == errno.EFBIG else ""
+        raise ConfigError(f"{name}: cannot be read: {error.strerror}{hint}") from None
 
 
 def _checked_mapping(tree: Tree, source: str) -> Tree:
@@ -107,17 +121,21 @@ def _checked_mapping(tree: Tree, source: str) -> Tree:
 
 def _merge(under: Tree, over: Tree) -> Tree:
     """Mappings merge by key; anything else, lists too, is replaced whole."""
-    origins = dict(under.origins)
+    replaced: set[KeyPath] = set()
 
     def join(low: Any, high: Any, path: KeyPath) -> Any:
         if isinstance(low, dict) and isinstance(high, dict):
             return low | {key: join(low.get(key), value, (*path, key)) for key, value in high.items()}
-        for old in [key for key in origins if key[: len(path)] == path]:
-            del origins[old]
+        replaced.add(path)
         return high
 
     value = join(under.value, over.value, ())
-    return Tree(value, origins | over.origins)
+    kept = {
+        key: origin
+        for key, origin in under.origins.items()
+        if not any(key[:length] in replaced for length in range(len(key) + 1))
+    }
+    return Tree(value, kept | over.origins)
 
 
 def _override(tree: Tree, overrides: Sequence[str]) -> Tree:
@@ -151,8 +169,12 @@ def validate(tree: Tree) -> Config:
         problems = error.errors(include_url=False, include_input=True)
         # A list whose items are refused is also called too short.
         inner = {problem["loc"][:length] for problem in problems for length in range(len(problem["loc"]))}
-        lines = {_describe(item, tree) for item in problems if item["type"] != "too_short" or item["loc"] not in inner}
-        raise ConfigError("\n".join(sorted(lines))) from None
+        problems = [item for item in problems if item["type"] != "too_short" or item["loc"] not in inner]
+        lines = sorted({_describe(item, tree) for item in problems[:_MAX_PROBLEMS]})
+        if len(problems) > _MAX_PROBLEMS:
+            source = tree.origins.get((), Origin("configuration", None)).source
+            lines.append(f"{source}: and {len(problems) - _MAX_PROBLEMS} more problems")
+        raise ConfigError("\n".join(lines)) from None
 
 
 def _describe(problem: Any, tree: Tree) -> str:
@@ -192,6 +214,8 @@ def _suggestion(path: KeyPath) -> str:
     """The nearest key of the same section, or the same key of another section."""
     known = list(dict.fromkeys(_known_keys(Config)))
     section, key = tuple(part for part in path[:-1] if isinstance(part, str)), str(path[-1])
+    if len(key) > _LONGEST_KEY:  # to compare it would take long
+        return ""
     siblings = [keys[-1] for keys in known if keys[:-1] == section]
     near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)
     if near:

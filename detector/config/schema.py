@@ -52,10 +52,10 @@ class BackboneConfig(Section):
 class AnchorConfig(Section):
     """Reference boxes of the RPN: every size times every aspect ratio at each cell of the stride-16 map."""
 
-    sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100)] = Field(
         (32.0, 64.0, 128.0, 256.0, 512.0), description="square roots of the areas, in pixels of the resized image"
     )
-    aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+    aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100)] = Field(
         (0.5, 1.0, 2.0), description="height / width"
     )
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import yaml
 
-from detector.errors import ConfigError, quote
+from detector.errors import ConfigError, one_line, quote
 
 KeyPath = tuple[str | int, ...]
-MAX_NODES = 100_000
+MAX_BYTES = 1_000_000
+MAX_NODES = 20_000
 MAX_DEPTH = 40
+MAX_ALIASED_NODES = 100
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,41 @@ _RESOLVERS = [
 _PATTERNS = {tag: re.compile(rf"^(?:{pattern})$") for tag, pattern, _ in _RESOLVERS}
 
 
+class _TooLargeError(yaml.MarkedYAMLError):
+    """There are too many nodes, or they are nested too deeply."""
+
+
 class _Loader(yaml.SafeLoader):
+    """Stops as soon as there is too much, and does not wait for the end of the document."""
+
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012, as the base class has it
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = self._count = self._aliased = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node with all within it, those of aliases counted each time."""
+        event, before = self.peek_event(), self._count  # type: ignore[no-untyped-call]
+        self._depth += 1
+        self._count += 1
+        self._refuse_excess(event.start_mark)
+        node = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent):
+            # Only what is complete has a size: an alias inside itself has none.
+            size = self._sizes.get(id(node), MAX_NODES)
+            self._count += size
+            self._aliased += size
+            self._refuse_excess(event.start_mark)
+        else:
+            self._sizes[id(node)] = self._count - before
+        self._depth -= 1
+        return node
+
+    def _refuse_excess(self, mark: Any) -> None:
+        if self._count > MAX_NODES or self._depth > MAX_DEPTH + 1 or self._aliased > MAX_ALIASED_NODES:
+            raise _TooLargeError(problem="too large or too deeply nested (an alias inside itself?)", problem_mark=mark)
 
 
 class Dumper(yaml.SafeDumper):
@@ -96,13 +131,16 @@ def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Tree:
     Raises:
         ConfigError: it is not valid YAML, a key is there twice, a tag is not plain data, or it is too large.
     """
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"{source}: larger than {MAX_BYTES} bytes; this is no configuration")
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None or first_line is None else first_line + mark.line
-        raise ConfigError(f"{Origin(source, line)}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        what = "" if isinstance(error, _TooLargeError) else "not valid YAML: "
+        raise ConfigError(f"{Origin(source, line)}: {what}{one_line(error.problem or error.context)}") from None
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise ConfigError(f"{source}: not valid YAML: {quote(str(error).splitlines()[0], 120)}") from None
     walk = _Walk(source, first_line)
     value = None if root is None else walk.value_of(root, ())
@@ -116,16 +154,12 @@ class _Walk:
         self.source = source
         self.first_line = first_line
         self.origins: dict[KeyPath, Origin] = {}
-        self.count = 0
 
     def origin(self, node: yaml.Node) -> Origin:
         line = None if self.first_line is None else self.first_line + node.start_mark.line
         return Origin(self.source, line)
 
     def value_of(self, node: yaml.Node, path: KeyPath) -> Any:
-        self.count += 1
-        if self.count > MAX_NODES or len(path) > MAX_DEPTH:
-            raise ConfigError(f"{self.origin(node)}: too large or too deeply nested (an alias inside itself?)")
         self.origins[path] = self.origin(node)
         if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
             return self._mapping(node, path)

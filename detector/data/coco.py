@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,10 @@ _log = logging.getLogger(__name__)
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
 _UNSAFE = re.compile(r"^[/\\]|^[A-Za-z]:|\0|(?:^|[/\\])\.\.(?:[/\\]|$)")
+
+
+# Two of these can mean one file.
+_ROUNDABOUT = re.compile(r"(?:^|/)(?:\.?/|\.$)|/$")
 
 
 def open_coco(
@@ -143,6 +148,8 @@ class _Reader:
         for position, name in enumerate(self.names):
             if not isinstance(name, str) or not name or _UNSAFE.search(name) or not name.isascii():
                 self._check_name(name, f"{self.path}: images[{position}]")
+            if _ROUNDABOUT.search(name):
+                self.names[position] = posixpath.normpath(name)
         if len(set(self.names)) < len(self.names):
             position, name = _first_repeated(self.names)
             raise DatasetError(
@@ -165,13 +172,15 @@ class _Reader:
         self, records: Iterable[Any], classes: Sequence[str] | None, aliases: Mapping[str, str]
     ) -> None:
         names: dict[ImageId, str] = {}
+        known: set[str] = set()
         for position, record in enumerate(records):
             category_id, name = read_category(record, f"{self.path}: categories[{position}]")
-            if category_id in names or name in names.values():
+            if category_id in names or name in known:
                 raise DatasetError(
                     f"{self.path}: categories[{position}]: {quote(name)} (id {quote(category_id)}) is there twice"
                 )
             names[category_id] = name
+            known.add(name)
         if not names and not self.for_scoring:
             raise DatasetError(f"{self.path}: categories is empty")
         by_id = sorted(names, key=lambda item: (isinstance(item, str), item))
@@ -272,8 +281,9 @@ class _Reader:
         sizes: np.ndarray = self.sizes[objects.images]
         ends = objects.boxes_xywh[:, :2] + objects.boxes_xywh[:, 2:]
         beyond = (sizes[:, 0] > 0) & (ends > sizes[:, ::-1] + 1).any(axis=1)
-        for image in np.unique(objects.images[beyond]).tolist():
-            sizes[beyond & (objects.images == image)] = self._upright_size(image)
+        upright = {image: self._upright_size(image) for image in np.unique(objects.images[beyond]).tolist()}
+        if upright:
+            sizes[beyond] = [upright[image] for image in objects.images[beyond].tolist()]
         return sizes
 
     def _size_of_box(self, image: int, box: tuple[float, float, float, float]) -> Size | None:

@@ -10,7 +10,7 @@ import numpy as np
 from detector.data.coco_columns import MAX_SIDE
 from detector.errors import DatasetError, quote
 from detector.strict_json import is_number
-from detector.structures import ImageId, Size
+from detector.structures import ImageId, Size, is_class_name
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ def read_category(record: Any, where: str) -> tuple[ImageId, str]:
     category_id, name = _id(_object(record, where), "id", where), record.get("name")
     if not isinstance(name, str) or not name:
         raise DatasetError(f"{where}: name must be text, got {quote(name)}")
+    if not is_class_name(name):
+        raise DatasetError(f"{where}: name {quote(name)} holds control characters or no valid text")
     return category_id, name
 
 

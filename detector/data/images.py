@@ -8,11 +8,13 @@ import os
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from detector.errors import ImageError, MachineError, one_line, quote
 from detector.structures import Size
@@ -21,7 +23,10 @@ from detector.structures import Size
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 MAX_PIXELS = 64_000_000
+MAX_SCANS = 100  # of a progressive JPEG; libtiff has the same limit, and encoders write about ten
 
+_START_OF_SCAN = b"\xff\xda"
+_TIFF_SIDES = (256, 257)  # tags of width and height
 # What Pillow's decoders are seen to raise on damaged files.
 _DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError,
@@ -45,7 +50,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ImageError: the file is missing, empty, damaged, no image, too large, or holds fractions.
     """
-    with _open(path) as file:
+    with _open(path) as file, _no_warnings():
         return _to_rgb(_decode(file, one_line(path), max_pixels), one_line(path))
 
 
@@ -66,7 +71,7 @@ def read_reduced(path: str | Path, max_pixels: int, short_side: int) -> tuple[np
     Raises:
         ImageError: as ``read_image``.
     """
-    with _open(path) as file:
+    with _open(path) as file, _no_warnings():
         image = _to_rgb(_decode(file, one_line(path), max_pixels, short_side), one_line(path))
     return image, read_size(path)
 
@@ -77,15 +82,15 @@ def read_size(path: str | Path) -> Size:
     Raises:
         ImageError: as ``read_image``.
     """
-    with _open(path) as file:
+    with _open(path) as file, _no_warnings():
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(file, formats=FORMATS)
-            with image:
+            with Image.open(file, formats=FORMATS) as image:
                 # Not PNG's own getexif, which decodes the image.
                 turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-                return Size(image.width, image.height) if turned else Size(image.height, image.width)
+                width, height = image.size
+                if isinstance(image, TiffImagePlugin.TiffImageFile):  # which some versions turn here already
+                    width, height = (int(image.tag_v2[tag]) for tag in _TIFF_SIDES)
+                return Size(width, height) if turned else Size(height, width)
         except (*_DAMAGE, Image.DecompressionBombError) as error:
             raise ImageError(f"{one_line(path)}: {_reason(error)}") from None
 
@@ -119,17 +124,24 @@ def _open(path: str | Path) -> IO[bytes]:
         raise ImageError(f"{name}: cannot be read: {reason}") from None
 
 
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Pillow warns of large images and of damage with lines of its own; what matters here is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _decode(file: IO[bytes], path: str, max_pixels: int, short_side: int | None = None) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of 89 million pixels and more; the limit here is max_pixels.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise ImageError(
                 f"{path}: {image.width} x {image.height} is more than the {max_pixels} pixels that are allowed; "
                 "shrink the image or raise data.max_image_pixels"
             )
+        if image.info.get("progressive"):
+            _refuse_many_scans(file, path)
         if short_side is not None:
             scale = min(1.0, short_side / min(image.size))
             image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
@@ -139,6 +151,16 @@ def _decode(file: IO[bytes], path: str, max_pixels: int, short_side: int | None 
         raise ImageError(f"{path}: has more than the {max_pixels} pixels that are allowed; shrink the image") from None
     except _DAMAGE as error:
         raise ImageError(f"{path}: {_reason(error)}") from None
+
+
+def _refuse_many_scans(file: IO[bytes], path: str) -> None:
+    """Each scan of a progressive JPEG goes over the whole image, and needs no more than some bytes to do so."""
+    place = file.tell()
+    file.seek(0)
+    scans = file.read().count(_START_OF_SCAN)
+    file.seek(place)
+    if scans > MAX_SCANS:
+        raise ImageError(f"{path}: a JPEG of {scans} scans, which takes very long to decode; save it anew")
 
 
 def _reason(error: BaseException) -> str:

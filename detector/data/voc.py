@@ -6,6 +6,7 @@ The devkit's boxes count whole pixels from 1, both ends included. They are store
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -13,19 +14,20 @@ from pathlib import Path
 from types import MappingProxyType
 from xml.etree.ElementTree import Element, ParseError
 
-import defusedxml.ElementTree
 import numpy as np
 from defusedxml import DefusedXmlException
 
 from detector.data.dataset import FileDataset
 from detector.data.images import SUFFIXES
+from detector.data.limited_xml import ExcessError, read_xml
 from detector.data.reading import ObjectCollector
 from detector.errors import DatasetError, one_line, quote
-from detector.structures import Size
+from detector.regular_file import read_regular
+from detector.structures import Size, is_class_name
 
 _log = logging.getLogger(__name__)
 
-MAX_XML_BYTES = 4 * 1024**2
+_MAX_LIST_BYTES = 256 * 1024**2
 
 
 def open_voc(
@@ -53,7 +55,7 @@ def open_voc(
     records = [parse_annotation(os.path.join(root, "Annotations", f"{name}.xml")) for name in names]
     if classes is None:
         found = {
-            _text(item, "name", f"{path}: object[{number}]")
+            _name(item, f"{path}: object[{number}]")
             for path, tree in records
             for number, item in enumerate(tree.findall("object"))
         }
@@ -86,7 +88,7 @@ def _read_split(root: Path, split: str) -> list[str]:
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(path, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         known = sorted(item.stem for item in path.parent.glob("*.txt"))
         raise DatasetError(f"{path}: no such split; there is {', '.join(known) or 'none'}") from None
@@ -121,10 +123,8 @@ def parse_annotation(path: str) -> tuple[str, Element]:
     """
     where = one_line(path)
     try:
-        if os.path.getsize(path) > MAX_XML_BYTES:
-            raise DatasetError(f"{where}: larger than {MAX_XML_BYTES} bytes; this is no annotation of one image")
-        root = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
-        if root is None or root.tag != "annotation":
+        root = read_xml(path)
+        if root.tag != "annotation":
             raise DatasetError(f"{where}: is no annotation: its outermost element must be <annotation>")
         return where, root
     except ParseError as error:
@@ -133,7 +133,17 @@ def parse_annotation(path: str) -> tuple[str, Element]:
         raise DatasetError(f"{where}: a DOCTYPE is not allowed in an annotation") from None
     except FileNotFoundError:
         raise DatasetError(f"{where}: no such annotation, though the split lists it") from None
-    except (OSError, ValueError, LookupError) as error:
+    except ExcessError as error:
+        raise DatasetError(f"{where}: {error}; this is no annotation of one image") from None
+    except OSError as error:
+        too_large = error.errno == errno.EFBIG
+        how = (
+            f"{error.strerror}; this is no annotation of one image"
+            if too_large
+            else f"cannot be read: {error.strerror}"
+        )
+        raise DatasetError(f"{where}: {how}") from None
+    except (ValueError, LookupError) as error:
         raise DatasetError(f"{where}: cannot be read: {quote(str(error), 120)}") from None
 
 
@@ -144,9 +154,18 @@ def _text(element: Element, tag: str, where: str) -> str:
     return value
 
 
+def _name(item: Element, where: str) -> str:
+    name = _text(item, "name", where)
+    if not is_class_name(name):
+        raise DatasetError(f"{where}: <name> {quote(name)} holds control characters")
+    return name
+
+
 def _number(element: Element, tag: str, where: str) -> float:
     text = _text(element, tag, where)
     try:
+        if "_" in text or not text.isascii():  # of which Python makes numbers, too
+            raise ValueError
         return float(text)
     except ValueError:
         raise DatasetError(f"{where}: <{tag}> must be a number, got {quote(text)}") from None
@@ -158,13 +177,13 @@ def _size(tree: Element, path: str) -> Size | None:
     if size is None:
         return None
     height, width = _number(size, "height", path), _number(size, "width", path)
-    return Size(int(height), int(width)) if 0 < height < 1e6 and 0 < width < 1e6 else None
+    return Size(int(height), int(width)) if 1 <= height < 1e6 and 1 <= width < 1e6 else None
 
 
 def _read_object(
     item: Element, where: str, image: int, size: Size | None, label_of: dict[str, int], collector: ObjectCollector
 ) -> None:
-    name = _text(item, "name", where)
+    name = _name(item, where)
     where = f"{where} ({quote(name)})"
     if name not in label_of:
         collector.leave_out(name)

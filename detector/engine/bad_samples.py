@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from detector.data.loader import BadSample
+from detector.durable import not_a_link
 from detector.errors import DatasetError
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class BadSamples:
         self._known.update(new)
         for path, problem in new.items():
             _log.warning("%s; left out, another image stands in", problem)
-            with suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
+            with suppress(OSError), open(not_a_link(self.path), "a", encoding="utf-8") as file:
                 file.write(json.dumps({"file": path, "problem": problem}) + "\n")
         if found and len(self._known) > self.limit * self.images:
             raise DatasetError(

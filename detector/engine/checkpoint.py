@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from detector.durable import checksum, make_folder, make_folders, new_file, remove_folder, rename, sync_folder
 from detector.errors import MachineError, TrainingError, WeightsError, one_line
+from detector.weights.files import read_torch
 
 _log = logging.getLogger(__name__)
 
@@ -195,9 +195,9 @@ def load_checkpoint(path: Path) -> TrainingState:
         model = safetensors.torch.load_file(path / "model.safetensors")
         average = path / "average.safetensors"
         averaged = safetensors.torch.load_file(average) if average.exists() else None
-        rest = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        rest = read_torch(path / "state.pt")
         return TrainingState(model=model, average=averaged, **rest)
-    except (SafetensorError, OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+    except (SafetensorError, OSError, RuntimeError, TypeError) as error:
         raise WeightsError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
 
 

@@ -20,6 +20,8 @@ from detector.weights.own_file import WeightsInfo
 
 _log = logging.getLogger(__name__)
 
+_LARGE = 200_000_000  # twice a ResNet-152 with a head for a thousand classes
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -109,12 +111,23 @@ def _build(weights: Weights, config: Config | None) -> LoadedModel:
     config = config or _own_config(weights)
     config = config.model_copy(update={"model": adopt_conventions(config.model, weights)})
     info = weights.info or _made_up_info(weights, config)
+    _refuse_hollow(weights, config, len(info.class_names))
     model = build_model(config.model, len(info.class_names), config.evaluation)
     report = fill(model, config.model, weights)
     level = logging.DEBUG if weights.info else logging.INFO
     for line in report.lines():
         _log.log(level, "%s", line)
     return LoadedModel(model, config, info, report)
+
+
+def _refuse_hollow(weights: Weights, config: Config, num_classes: int) -> None:
+    """A small file may not make a network that fills the memory before anyone compares shapes."""
+    with torch.device("meta"):
+        outline = build_model(config.model, num_classes, config.evaluation)
+    wanted = sum(value.numel() for value in outline.state_dict().values())
+    held = sum(value.numel() for value in weights.tensors.values())
+    if wanted > 2 * held + _LARGE:
+        raise WeightsError(f"{weights.source}: its settings describe a network of {wanted} numbers, it holds {held}")
 
 
 def _own_config(weights: Weights) -> Config:
@@ -128,7 +141,7 @@ def _own_config(weights: Weights) -> Config:
 
 def _made_up_info(weights: Weights, config: Config) -> WeightsInfo:
     bias = weights.tensors.get(weights.layout.names(["roi_head.class_layer.bias"]).get("roi_head.class_layer.bias", ""))
-    count = 1 if bias is None else len(bias) - 1
+    count = 1 if bias is None or bias.ndim != 1 else max(1, len(bias) - 1)
     names, ids = classes_of(count)
     if config.data.class_names and len(config.data.class_names) == count:
         names, ids = config.data.class_names, tuple(range(1, count + 1))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.errors import printable
 from detector.evaluation.coco import coco_curves, summarise, summarise_classes
 from detector.evaluation.matching import COCO_RULES
 from detector.evaluation.voc import VocMatches
@@ -111,4 +112,5 @@ def _percent(value: float | None, width: int = 6) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:21] + "..."
+    shown = printable(name)
+    return shown if len(shown) <= 24 else shown[:21] + "..."

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from detector.durable import not_a_link
 from detector.errors import MachineError
 from detector.structures import Detections, Sample, Target
 
@@ -143,7 +144,7 @@ def save_image(path: Path, image: np.ndarray) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path, quality=92)  # of JPEG; other formats have none
+        Image.fromarray(image).save(not_a_link(path), quality=92)  # of JPEG; other formats have none
     except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error.strerror or error})") from None
 

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from detector.durable import not_a_link
 from detector.errors import MachineError
 
 _THIN, _STRONG = "#b9c4d0", "#1f5fa8"
@@ -82,6 +83,6 @@ def plot_training(path: Path, records: Sequence[dict[str, Any]]) -> None:
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     try:
-        figure.savefig(path, dpi=110)
+        figure.savefig(not_a_link(path), dpi=110)
     except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from detector.durable import not_a_link
 from detector.errors import MachineError
 
 _STRONG, _GUIDE = "#1f5fa8", "#c0392b"
@@ -93,7 +94,7 @@ def plot_scaling(path: Path, chart: Chart, values: Sequence[float], lines: Mappi
     figure.legend(loc="outside right upper", fontsize="small", title="exponent at the end")
     FigureCanvasAgg(figure)
     try:
-        figure.savefig(path, dpi=110)
+        figure.savefig(not_a_link(path), dpi=110)
     except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error.strerror or error})") from None
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from detector.errors import WeightsError, quote
+from detector.errors import WeightsError, one_line, quote
+from detector.weights.numpy_pickle import PickledArray, read_numpy_pickle
+from detector.weights.pickle_shape import refuse_nested_tuples
 
 _ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -23,6 +25,13 @@ _DAMAGE = (
     RuntimeError, ValueError, EOFError, OSError, LookupError, AttributeError, TypeError, AssertionError, SyntaxError,
     ArithmeticError, MemoryError, ImportError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
+_ELEMENTS = {
+    torch.float64, torch.float32, torch.float16, torch.bfloat16,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
+}  # fmt: skip
+_LARGE = 2**30
+# A file in torch's old format is five pickles and then bytes; the fourth holds the tensors.
+_LEGACY_PICKLES = 5
 # Where checkpoints of several toolkits keep their tensors.
 _INNER = ("model", "state_dict", "blobs", "params")
 
@@ -41,7 +50,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with path.open("rb") as file:
         start = file.read(len(_TORCH_LEGACY))
     if start[:4] == _ZIP or start == _TORCH_LEGACY:
-        return _named_tensors(_read_torch(path), path), {}
+        return _named_tensors(read_torch(path), path), {}
     # A safetensors file begins with 8 bytes of length, the first of which may be 0x80, too.
     if start[:1] == b"\x80" and start[8:9] != b"{":
         return _named_tensors(_read_numpy_pickle(path), path), {}
@@ -51,23 +60,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {key: _plain(file.get_tensor(key), key, path) for key in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a weights file, or damaged ({quote(str(error), 80)[1:-1]})") from None
 
 
-def _read_torch(path: Path) -> Any:
+def read_torch(path: Path) -> Any:
+    """What a file of ``torch.save`` holds; nothing in it is run.
+
+    Raises:
+        WeightsError: it is damaged, or holds more than tensors and plain values.
+    """
     try:
         with path.open("rb") as file:
-            if zipfile.is_zipfile(file):
-                file.seek(0)
-                with zipfile.ZipFile(file) as archive:
-                    # torch stores its members plainly; a compressed one can unpack to a thousand times its size.
-                    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                        raise WeightsError(f"{path}: is a compressed archive, not a file of torch.save")
+            _refuse_bombs(file, path)
             file.seek(0)
             # The open file and not its path: torch takes a path that ends in .safetensors for such a file.
-            return torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of tensors that ``_plain`` refuses
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: holds more than tensors and plain values, and is not opened ({quote(_refused(error), 80)})"
@@ -76,68 +88,35 @@ def _read_torch(path: Path) -> Any:
         raise WeightsError(f"{path}: is damaged, or no weights file") from None
 
 
+def _refuse_bombs(file: IO[bytes], path: Path) -> None:
+    """Refuses what torch's restricted reader lets through, though it takes all memory, all time or the process."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        for _ in range(_LEGACY_PICKLES):
+            refuse_nested_tuples(file)
+        return
+    size = file.seek(0, 2)
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        # torch stores its members plainly; a compressed one can unpack to a thousand times its size.
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise WeightsError(f"{path}: is a compressed archive, not a file of torch.save")
+        if sum(member.file_size for member in members) > size:
+            raise WeightsError(f"{path}: is damaged: it declares more bytes than it holds")
+        for member in members:
+            if member.filename.lower().endswith("data.pkl"):  # torch takes capitals, too
+                with archive.open(member) as program:
+                    refuse_nested_tuples(program)
+
+
 def _refused(error: BaseException) -> str:
     words = str(error).split()
     return next((word for word in words if "." in word and word[0].isalpha()), "unknown content")
 
 
-class _NotCallable:
-    """Stands for ``numpy.ndarray`` in a pickle, where it is only ever an argument."""
-
-
-_NDARRAY = _NotCallable()
-
-
-def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    """The empty array that numpy's pickles start from; its contents come with ``__setstate__``."""
-    if kind is not _NDARRAY or tuple(shape) != (0,):
-        raise pickle.UnpicklingError("an array of an unusual kind")
-    empty: np.ndarray = np.ndarray((0,), dtype="b")
-    return empty
-
-
-def _dtype(code: Any, *_: Any) -> np.dtype[Any]:
-    name = code.decode("latin1") if isinstance(code, bytes) else code
-    if not isinstance(name, str) or np.dtype(name).hasobject:
-        raise pickle.UnpicklingError("an array of objects")
-    return np.dtype(name)
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("bytes of an unusual encoding")
-    return text.encode("latin1")
-
-
-def _scalar(dtype: Any, content: Any) -> Any:
-    if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
-        raise pickle.UnpicklingError("a number of an unusual kind")
-    return np.frombuffer(content, dtype, count=1)[0]
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """Admits numpy arrays, numbers and plain containers; every other name in the file is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The few callables that numpy's own pickles name."""
-        module = module.replace("numpy._core", "numpy.core")
-        allowed: dict[tuple[str, str], Any] = {
-            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-            ("numpy.core.multiarray", "scalar"): _scalar,
-            ("numpy", "ndarray"): _NDARRAY,
-            ("numpy", "dtype"): _dtype,
-            ("_codecs", "encode"): _encode,
-            ("collections", "OrderedDict"): OrderedDict,
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"{module}.{name}")
-        return allowed[module, name]
-
-
 def _read_numpy_pickle(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
-            return _NumpyUnpickler(file, encoding="latin1").load()
+        return read_numpy_pickle(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: holds more than numpy arrays and plain values, and is not opened ({quote(str(error), 80)})"
@@ -153,15 +132,28 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content.get(key), dict):
             content = content[key]
             break
-    held = {str(key): value for key, value in content.items() if isinstance(value, Tensor | np.ndarray)}
-    try:
-        tensors = {key: _tensor(value) for key, value in held.items()}
-    except (TypeError, ValueError):
-        raise WeightsError(f"{path}: holds arrays of a kind that is no tensor") from None
-    if not tensors:
+    held = {
+        key: value
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, Tensor | PickledArray | np.ndarray)
+    }
+    if not held:
         raise WeightsError(f"{path}: holds no tensors")
-    return tensors
+    return {key: _plain(value, key, path) for key, value in held.items()}
 
 
-def _tensor(value: Tensor | np.ndarray) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+def _plain(value: Tensor | PickledArray | np.ndarray, key: str, path: Path) -> Tensor:
+    """A tensor of numbers that are in the file, all of them."""
+    try:
+        array = value.array if isinstance(value, PickledArray) else value
+        tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    except (TypeError, ValueError):
+        raise WeightsError(f"{path}: holds arrays of a kind that is no tensor ({one_line(key, 100)})") from None
+    kind = str(tensor.dtype) if tensor.dtype not in _ELEMENTS else ""
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type != "cpu":
+        kind = "sparse, nested or without contents"
+    elif not kind and tensor.numel() * tensor.element_size() > max(_LARGE, tensor.untyped_storage().nbytes()):
+        kind = "repeated instead of written out"
+    if kind:
+        raise WeightsError(f"{path}: {one_line(key, 100)} is no plain tensor of numbers: {kind}")
+    return tensor

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from detector.config.load import parse_config
 from detector.config.schema import ModelConfig
-from detector.errors import WeightsError, quote
+from detector.errors import WeightsError, one_line, quote
 from detector.weights.files import read_tensors
 from detector.weights.layouts import OWN, TORCHVISION, Conventions, Layout, depth_of, from_layout, recognise
 from detector.weights.own_file import WeightsInfo, parse_info
@@ -201,7 +201,7 @@ def fill(model: nn.Module, config: ModelConfig, weights: Weights, renew_classes:
     tensors, unexpected = from_layout(weights.layout, weights.tensors, expected, config.anchors)
     unexpected = [name for name in unexpected if not name.endswith(_IGNORED)]
     shapes = {
-        key: f"{key} is {tuple(tensors[key].shape)}, the model wants {tuple(value.shape)}"
+        key: f"{key} is {one_line(tuple(tensors[key].shape), 80)}, the model wants {tuple(value.shape)}"
         for key, value in expected.items()
         if key in tensors and tensors[key].shape != value.shape
     }
@@ -236,7 +236,8 @@ def _check(
         missing = [key for key in missing if key.startswith(("backbone.", "roi_head.conv5_x."))]
     wrong = [line for key, line in shapes.items() if not (renew_classes and key.startswith(CLASS_LAYERS))]
     unused: Sequence[str] = report.unexpected if weights.layout is OWN else ()
-    problems = [*wrong, *(f"{key} is missing" for key in missing), *(f"{key} is unexpected" for key in unused)]
+    problems = [*wrong, *(f"{key} is missing" for key in missing)]
+    problems += [f"{one_line(key, 100)} is unexpected" for key in unused]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(f"{weights.source}: does not fit the model: {'; '.join(problems[:3])}{more}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detector.durable import replace_file
 from detector.errors import MachineError, WeightsError
-from detector.structures import ImageId
+from detector.structures import ImageId, is_class_name
 
 FORMAT = "detector-weights-1"
 
@@ -88,11 +88,15 @@ def parse_info(metadata: Mapping[str, str], path: Path) -> WeightsInfo | None:
             isinstance(names, list)
             and isinstance(ids, list)
             and len(names) == len(ids)
-            and all(isinstance(name, str) for name in names)
+            and all(map(is_class_name, names))
+            and len(set(names)) == len(names)
+            and all(isinstance(item, int | str) and not isinstance(item, bool) for item in ids)
+            and len(set(ids)) == len(ids)
             and (threshold is None or 0 <= threshold <= 1)
             and isinstance(thresholds, list)
             and len(thresholds) in (0, len(names))
             and all(0 <= value <= 1 for value in thresholds)
+            and int(metadata["iteration"]) >= 0
         )
         if not sound:
             raise ValueError

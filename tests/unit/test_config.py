@@ -236,7 +236,7 @@ def test_a_key_stands_once_deep_inside_too() -> None:
         ("seed: 1\n---\nseed: 2", "a.yaml:2: not valid YAML"),
         ("seed: *there", "a.yaml:1: not valid YAML"),
         ("? [a]\n: 1", "a.yaml:1: a key must be a word"),
-        ("[" * 5000, "a.yaml: not valid YAML"),
+        ("[" * 5000, "a.yaml:1: too large or too deeply nested"),
     ],
     ids=["tab", "bad indent", "open list", "open quote", "two documents", "no such alias", "list as key", "nested"],
 )

@@ -73,9 +73,11 @@ def write_turned(path: Path, orientation: int) -> Path:
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_rotation_by_exif_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
-    image = read_image(write_turned(tmp_path / f"a.{suffix}", orientation))
+    path = write_turned(tmp_path / f"a.{suffix}", orientation)
+    image = read_image(path)
     size, red, green = ORIENTATIONS[orientation]
     assert image.shape == (*size, 3)
+    assert read_size(path) == size
     assert image[red].tolist() == [255, 0, 0]
     assert image[green].tolist() == [0, 255, 0]
 

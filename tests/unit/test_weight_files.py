@@ -120,3 +120,25 @@ def test_bytes_that_name_nothing_good_never_raise_anything_else(tmp_path: Path) 
             read_tensors(path)
         except WeightsError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("kind", [">f4", "<f4", ">f8", "<f2", ">i4"])
+def test_numbers_of_either_order_of_bytes_are_read(tmp_path: Path, kind: str) -> None:
+    tensors, _ = read_tensors(_write(tmp_path / "a.pkl", pickle.dumps({"a": ARRAY.astype(kind)})))
+    torch.testing.assert_close(tensors["a"].float(), torch.from_numpy(ARRAY))
+
+
+def test_what_an_array_says_of_its_elements_is_not_trusted(tmp_path: Path) -> None:
+    class Lie:
+        def __reduce__(self) -> tuple[Any, ...]:
+            # Eight bytes each, which hold Python's own objects.
+            return np.dtype, ("f8", False, True), (3, "|", None, None, ("a",), 8, 1, 63)
+
+    with pytest.raises(WeightsError, match="holds more than numpy arrays"):
+        read_tensors(_write(tmp_path / "a.pkl", pickle.dumps({"a": ARRAY, "b": Lie()})))
+
+
+@pytest.mark.parametrize("key", [10**5000, (1, 2), None, b"a"], ids=["number", "tuple", "none", "bytes"])
+def test_what_stands_under_no_name_is_left_out(tmp_path: Path, key: object) -> None:
+    tensors, _ = read_tensors(_write(tmp_path / "a.pkl", pickle.dumps({"a": ARRAY, key: ARRAY})))
+    assert list(tensors) == ["a"]

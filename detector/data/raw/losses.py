@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import defusedxml.ElementTree
 import numpy as np
 
+from detector.data.limited_xml import read_xml
 from detector.data.raw.material import Material
 from detector.data.raw.structure import Format, RawSet
 from detector.errors import one_line
@@ -53,9 +53,7 @@ def count_losses(material: Material, to: Format) -> Counter[str]:
 
 def parse_xml(path: str) -> Element:
     """The outermost element of a file that was read before."""
-    root = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
-    assert root is not None
-    return root
+    return read_xml(path)
 
 
 def _own_areas(raw: RawSet) -> int:

@@ -1,0 +1,73 @@
+"""A look at a pickle before it is read: no restricted reader protects from tuples that contain each other.
+
+To hash a tuple takes a step for each thing within it, however often that is the same, and a level of the C stack for
+each level of nesting. So a key of a hundred bytes can take for ever, and one of a megabyte ends the process.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import warnings
+from typing import IO, Any
+
+_MAX_DEPTH = 50
+_MAX_WEIGHT = 100_000
+_MAX_COMMANDS = 1_000_000  # a ResNet-152 has 30 thousand
+_TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
+# The depth of nested tuples, and what hashing them costs.
+_PLAIN = (0, 1)
+_Cost = tuple[int, int]
+
+
+def refuse_nested_tuples(file: IO[bytes]) -> None:
+    """Goes through one pickle, from the file's position to its end, without making anything of it.
+
+    Raises:
+        pickle.UnpicklingError: tuples are nested deeply, or hold each other many times.
+        ValueError: it is no pickle.
+    """
+    stack: list[_Cost | None] = []  # None is a mark
+    memo: dict[Any, _Cost] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd escapes in texts
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if number > _MAX_COMMANDS:
+                raise pickle.UnpicklingError("commands without end")
+            if opcode.name == "MEMOIZE":
+                memo[len(memo)] = _top(stack)
+            elif opcode.name.endswith("PUT"):
+                memo[argument] = _top(stack)
+            elif opcode.name.endswith("GET"):
+                stack.append(memo.get(argument, _PLAIN))
+            elif opcode.name == "DUP":
+                stack.append(_top(stack))
+            else:
+                _apply(opcode, stack)
+
+
+def _apply(opcode: Any, stack: list[_Cost | None]) -> None:
+    taken: list[_Cost] = []
+    before = list(opcode.stack_before)
+    if pickletools.markobject in before or (opcode.name == "POP" and stack and stack[-1] is None):
+        while stack and (cost := stack.pop()) is not None:
+            taken.append(cost)
+        before = before[: before.index(pickletools.markobject)] if pickletools.markobject in before else []
+    taken += [stack.pop() or _PLAIN for _ in before if stack]
+    for item in opcode.stack_after:
+        if item is pickletools.markobject:
+            stack.append(None)
+        else:
+            stack.append(_of_tuple(taken) if opcode.name in _TUPLES else _PLAIN)
+
+
+def _of_tuple(parts: list[_Cost]) -> _Cost:
+    depth = 1 + max((part[0] for part in parts), default=0)
+    weight = 1 + sum(part[1] for part in parts)
+    if depth > _MAX_DEPTH or weight > _MAX_WEIGHT:
+        raise pickle.UnpicklingError("tuples nested without end")
+    return depth, weight
+
+
+def _top(stack: list[_Cost | None]) -> _Cost:
+    return (stack[-1] if stack else None) or _PLAIN
