@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from detector.durable import not_a_link
 from detector.errors import DetectorError, FailedElsewhere, MachineError, UsageError, printable
 
 _MAX_LINE = 390
@@ -120,7 +121,7 @@ def start_logging() -> None:
 def log_to_file(path: Path) -> None:
     """Writes the log to a file, too; a full disk costs its lines, not the training."""
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = logging.FileHandler(not_a_link(path), encoding="utf-8")
     except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error.strerror}); choose another --output") from None
     handler.handleError = lambda record: None  # type: ignore[method-assign]

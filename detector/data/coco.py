@@ -136,11 +136,12 @@ class _Reader:
             raise DatasetError(f"{path}: images is empty; there is nothing to work on")
 
     def collect(self) -> Annotations:
-        """Reads all annotations."""
+        """Reads all annotations; can be called once."""
         position = 0
         for piece in self.lists.annotations():
             taken = piece.columns is not None and self._take_columns(piece.columns, piece, position)
             position += len(piece.columns.boxes) if taken and piece.columns else self._take_records(piece, position)
+        del self.lists, self.position_of  # a file of gigabytes is not needed while its arrays are put together
         return self.collector.finish(self.ids, self.class_names, self.category_ids)
 
     def file_names(self) -> list[str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -179,12 +180,17 @@ def _decode(records: bytes, kind: type[Any]) -> tuple[bytes, list[Any] | None, i
         return (piece, None, len(records)) if _is_json(piece) else None
     except (msgspec.DecodeError, RecursionError):
         return None
-    keys = kind.__struct_fields__
-    unusual = any(
-        piece.count(b'"%s"' % key.encode()) != sum(getattr(record, key) is not UNSET for record in decoded)
-        for key in keys
-    )
-    return piece, None if unusual else decoded, len(records)
+    return piece, None if _has_keys_twice(piece, decoded, kind) else decoded, len(records)
+
+
+def _has_keys_twice(piece: bytes, records: list[Any], kind: type[Any]) -> bool:
+    """Whether a key that is read may stand twice in a record: its word is there more often than there are values."""
+    optional = set(kind.__struct_fields__[-len(kind.__struct_defaults__) :]) if kind.__struct_defaults__ else set()
+    for key in kind.__struct_fields__:
+        missing = list(map(attrgetter(key), records)).count(UNSET) if key in optional else 0
+        if piece.count(b'"%s"' % key.encode()) != len(records) - missing:
+            return True
+    return False
 
 
 def _is_json(piece: bytes) -> bool:
@@ -212,24 +218,25 @@ def _image_columns(records: list[_Image]) -> ImageColumns | None:
 def _annotation_columns(records: list[_Annotation]) -> AnnotationColumns | None:
     count = len(records)
     boxes = np.fromiter(chain.from_iterable(record.bbox for record in records), np.float64, 4 * count)
-    areas = np.array([_or_nan(record.area) for record in records], dtype=np.float64)
-    crowd, difficult = [record.iscrowd for record in records], [record.difficult for record in records]
+    areas = _numbers(record.area for record in records)
+    crowd, difficult = _numbers(record.iscrowd for record in records), _numbers(record.difficult for record in records)
     if (np.abs(boxes) >= 1e15).any() or (np.abs(areas) >= 1e15).any():
         return None
-    if any(flag not in (0, 1, None, UNSET) for flag in chain(crowd, difficult)):
+    if not all(((flags == 0) | (flags == 1) | np.isnan(flags)).all() for flags in (crowd, difficult)):
         return None
     return AnnotationColumns(
         [record.image_id for record in records],
         [record.category_id for record in records],
         boxes.reshape(-1, 4),
         areas,
-        np.array([flag == 1 for flag in crowd], dtype=bool),
-        np.array([flag == 1 for flag in difficult], dtype=bool),
+        crowd == 1,
+        difficult == 1,
     )
 
 
-def _or_nan(value: float | UnsetType | None) -> float:
-    return value if isinstance(value, float) else np.nan
+def _numbers(values: Iterable[float | UnsetType | None]) -> np.ndarray:
+    """``(M,)`` float64, NaN for what is missing."""
+    return np.array([np.nan if value is None or value is UNSET else value for value in values], dtype=np.float64)
 
 
 def _is_utf8(content: bytes) -> bool:

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 from typing_extensions import Self
 
-from detector.durable import replace_file
+from detector.durable import not_a_link, replace_file
 from detector.errors import MachineError
 
 _log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class RunLog:
     def _append(self, record: dict[str, Any]) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a", encoding="utf-8") as file:
+            with open(not_a_link(self.path), "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             _log.warning("%s: a record is lost (%s); training goes on; make room", self.path, error.strerror)

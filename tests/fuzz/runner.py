@@ -6,6 +6,7 @@ A case that kills the child or hangs it where no alarm reaches is noted, and ano
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import json
 import logging
@@ -130,6 +131,7 @@ def _child(target: Target, seed: int, first: int, end: int) -> Iterator[dict[str
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, of which none is at work
         process = os.fork()
     if process == 0:
+        faulthandler.disable()  # a crash is counted, and needs no page of its own
         os.close(reading)
         _work(target, seed, first, end, writing)
     os.close(writing)
