@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.cli.entry import Parser, run
-from detector.errors import UsageError
+from detector.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from detector.config.schema import Config
@@ -67,6 +67,10 @@ def _check(argv: Sequence[str]) -> int:
         raise UsageError("--format and --annotations belong to --images")
     if options.workers is not None and options.workers < 0:
         raise UsageError("--workers must be 0 or more")
+    if options.what and options.what.endswith(".json"):
+        raise UsageError(f"{one_line(options.what)}: annotations need their images: --images DIR --annotations FILE")
+    if options.fix and options.what and _lies_in(Path(options.fix), Path(options.what)):
+        raise UsageError(f"{one_line(options.fix)}: lies in the data set itself; choose another folder for --fix")
     if options.fix and options.quick:
         raise UsageError("--fix needs to look at the image files; leave --quick out")
 
@@ -85,6 +89,10 @@ def _check(argv: Sequence[str]) -> int:
     if options.fix:
         _fix(diagnosis, Path(options.fix))
     return 1 if has_faults(diagnosis.findings) else 0
+
+
+def _lies_in(inner: Path, outer: Path) -> bool:
+    return outer.is_dir() and outer.resolve() in (inner.resolve(), *inner.resolve().parents)
 
 
 def _sources(options: argparse.Namespace) -> tuple[list[Source], Config, str]:

@@ -173,6 +173,10 @@ def summarise(diagnosis: Diagnosis, shown: int) -> list[str]:
     for split, test in diagnosis.self_tests.items():
         if test.ap is not None and test.finding is None:
             lines.append(f"self-test: the ground truth of {split}, fed through as detections, scores AP {test.ap:.4g}")
+    untested = [raw.split for raw in diagnosis.sets if raw.split not in diagnosis.self_tests]
+    if untested:
+        names = ", ".join(untested)
+        lines.append(f"self-test: not run on {names}: training cannot open that yet (mend or convert it)")
     counts = [f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in numbers.items()]
     return [*lines, "", "found: " + ", ".join(counts)]
 

@@ -163,6 +163,8 @@ def test_files_can_be_named_one_by_one(folder: Path, found: Found) -> None:
         (["--images", "empty", "--annotations", "none.json"], "none.json: no such file"),
         (["empty", "--workers", "-1"], "--workers must be"),
         (["shapes.yaml"], "list no files to check"),
+        (["a.json"], "annotations need their images"),
+        (["empty", "--fix", "empty/mended"], "lies in the data set itself"),
     ],
 )
 def test_what_cannot_be_checked_is_told_in_one_line(
