@@ -218,8 +218,10 @@ def _image_columns(records: list[_Image]) -> ImageColumns | None:
 def _annotation_columns(records: list[_Annotation]) -> AnnotationColumns | None:
     count = len(records)
     boxes = np.fromiter(chain.from_iterable(record.bbox for record in records), np.float64, 4 * count)
-    areas = _numbers(record.area for record in records)
-    crowd, difficult = _numbers(record.iscrowd for record in records), _numbers(record.difficult for record in records)
+    try:
+        areas, crowd, difficult = (_numbers(map(attrgetter(key), records)) for key in ("area", "iscrowd", "difficult"))
+    except OverflowError:  # a whole number beyond all floats
+        return None
     if (np.abs(boxes) >= 1e15).any() or (np.abs(areas) >= 1e15).any():
         return None
     if not all(((flags == 0) | (flags == 1) | np.isnan(flags)).all() for flags in (crowd, difficult)):

@@ -107,7 +107,7 @@ COCO = "data.train=[{format: coco, images: none, annotations: none.json}]"
         (["--batch", "0"], "--batch: must be a whole number from 1"),
         (["--proposals", "many"], "--proposals: must be a whole number"),
         (["--precision", "int8"], "--precision: invalid choice: 'int8'"),
-        (["--against", "detectron2"], "--against: invalid choice: 'detectron2'"),
+        (["--against", "detectron2"], "--against detectron2 compares the loading of images alone"),
         (["--scaling", "depth"], "--scaling: must be of side, proposals, batch, classes, objects"),
         (["--scaling", "side=400"], "a curve needs two different values or more"),
         (["--scaling", "side=1,2"], "sides must be 32..16384 pixels"),
