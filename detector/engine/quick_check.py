@@ -10,7 +10,8 @@ import numpy as np
 
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset, Subset
-from detector.data.doctor.anchor_fit import WANTED_RECALL, AnchorFit, measure_fit, objects_of
+from detector.data.doctor.anchor_fit import AnchorFit, measure_fit, objects_of
+from detector.data.doctor.anchor_search import BAD_RECALL
 from detector.data.doctor.box_checks import check_boxes
 from detector.data.findings import KINDS, most_severe_first
 from detector.data.raw.opened import raw_of
@@ -42,7 +43,7 @@ def quick_check(dataset: DetectionDataset, config: Config, split: str) -> list[s
     if len(objects):
         fit = measure_fit(objects, raw.class_names, config.data.resize, config.model.anchors)
         lines.append(anchor_sentence(fit) + part)
-        if fit.recall_50 < WANTED_RECALL:
+        if fit.recall_50 < BAD_RECALL:
             lines.append("check_dataset.py suggests anchors and an image size that cover more")
     return lines
 

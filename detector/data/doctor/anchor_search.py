@@ -27,7 +27,8 @@ _SIZES = (
 )  # fmt: skip
 _RATIOS = (0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.67, 0.75, 1.0, 1.33, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
 _COUNTS = ((5, 3), (6, 3), (6, 5))  # sizes and ratios, the cheapest first
-_CLEAR_GAIN, _BAD_RECALL = 0.05, 0.7
+BAD_RECALL = 0.7
+_CLEAR_GAIN = 0.05
 _LEAST_GAIN = 0.01  # of recall; less is not worth another configuration
 _WORTH = 0.001  # What an anchor more must add to the measure, a sum of three fractions.
 _SAMPLE = 4000
@@ -122,7 +123,7 @@ def check_anchors(fit: AnchorFit, suggestion: Suggestion | None, split: str, fil
         file: where its annotations are.
     """
     gain = suggestion.fit.recall_50 - fit.recall_50 if suggestion else 0.0
-    if fit.fits or (gain < _CLEAR_GAIN and fit.recall_50 >= _BAD_RECALL):
+    if fit.fits or (gain < _CLEAR_GAIN and fit.recall_50 >= BAD_RECALL):
         return []
     what = (
         f"{100 * (1 - fit.recall_50):.1f} % of {fit.objects:,} objects overlap no anchor by an IoU of 0.5 "
