@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.config.schema import ClassGroup, CocoSet, Config, DataSet, ShapesSet, VocSet
+from detector.config.schema import ClassGroup, CocoSet, Config, DataConfig, DataSet, ShapesSet, VocSet
 from detector.data.coco import open_coco
 from detector.data.dataset import DetectionDataset, FileDataset, JoinedDataset
 from detector.data.repeats import image_repeats
@@ -51,8 +51,7 @@ def open_split(
 
 def _open(item: DataSet, config: Config, classes: Sequence[str] | None, index_folder: Path | None) -> DetectionDataset:
     drop, max_pixels = config.data.on_bad_box == "drop", config.data.max_image_pixels
-    groups = [entry for entry in config.data.classes or () if isinstance(entry, ClassGroup)]
-    aliases = {alias: group.name for group in groups for alias in group.merge if group.name in (classes or ())}
+    aliases = {alias: name for alias, name in class_aliases(config.data).items() if name in (classes or ())}
     match item:
         case CocoSet():
             images, annotations = find_data(item.images), find_data(item.annotations)
@@ -66,6 +65,12 @@ def _open(item: DataSet, config: Config, classes: Sequence[str] | None, index_fo
                     f"not {quote(', '.join(classes))}"
                 )
             return ShapesDataset(item.images, item.seed, Size(*item.size), item.hard)
+
+
+def class_aliases(data: DataConfig) -> dict[str, str]:
+    """The names in data sets that mean another class, by ``data.classes``."""
+    groups = [entry for entry in data.classes or () if isinstance(entry, ClassGroup)]
+    return {alias: group.name for group in groups for alias in group.merge}
 
 
 def find_data(path: str) -> Path:

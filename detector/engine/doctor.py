@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from detector.config.schema import Config
+from detector.data.build import class_aliases
 from detector.data.coco import open_coco
 from detector.data.dataset import FileDataset
 from detector.data.doctor.anchor_fit import AnchorFit, Objects, measure_fit, objects_of
@@ -80,7 +81,7 @@ def diagnose(sources: Sequence[Source], config: Config, quick: bool, workers: in
         findings += check_likeness(sets, find_alike(thumbnails, digests))
     for raw, known in zip(sets, sizes, strict=True):
         findings += check_boxes(raw, known, config.data.resize)
-    findings += check_classes(sets, config.data.class_names) + check_splits(sets)
+    findings += check_classes(sets, _wanted(sets, config)) + check_splits(sets)
     names = tuple(dict.fromkeys(name for raw in sets for name in raw.class_names))
     objects = _all_objects(sets, sizes, names)
     fit = measure_fit(objects, names, config.data.resize, config.model.anchors) if len(objects) else None
@@ -181,6 +182,19 @@ def summarise(diagnosis: Diagnosis, shown: int) -> list[str]:
     return [*lines, "", "found: " + ", ".join(counts)]
 
 
+def _wanted(sets: Sequence[RawSet], config: Config) -> list[str] | None:
+    """The data set's own names of the classes that are wanted; of those that it has under no name, ours."""
+    if config.data.class_names is None:
+        return None
+    known = {name for raw in sets for name in raw.class_names}
+    aliases = class_aliases(config.data)
+    wanted: list[str] = []
+    for name in config.data.class_names:
+        own = [alias for alias in (name, *aliases) if alias in known and aliases.get(alias, alias) == name]
+        wanted += own or [name]
+    return list(dict.fromkeys(wanted))
+
+
 def _of_readable(inspection: Any) -> list[bytes]:
     """Digests of files; none of those that are no image, which are alike in that alone."""
     pairs = zip(inspection.digests, inspection.readable, strict=True)
@@ -216,12 +230,12 @@ def _test(source: Source, config: Config) -> SelfTest | None:
 
 
 def _open(source: Source, config: Config) -> FileDataset | None:
-    classes, limit = config.data.class_names, config.data.max_image_pixels
+    classes, limit, aliases = config.data.class_names, config.data.max_image_pixels, class_aliases(config.data)
     if source.format == "coco":
-        return open_coco(source.images, source.annotations, classes, True, limit)
+        return open_coco(source.images, source.annotations, classes, True, limit, aliases)
     listed = source.annotations != source.images and source.annotations.parent.name == "Main"
     if source.format == "voc" and listed:
-        return open_voc(source.images, source.annotations.stem, classes, True, limit)
+        return open_voc(source.images, source.annotations.stem, classes, True, limit, aliases)
     return None
 
 

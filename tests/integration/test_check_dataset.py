@@ -146,6 +146,12 @@ def test_a_configuration_names_the_sets(folder: Path, found: Found, tmp_path: Pa
     assert found(tmp_path / "c.yaml", "data.classes=[cat]", "data.val=[]", code=1)["box-whole-image"] == 1
 
 
+def test_classes_that_are_merged_are_looked_for_under_their_own_names(folder: Path, found: Found) -> None:
+    assert found(folder, "data.classes=[{name: animal, merge: [cat, dog]}]", code=0) == {}
+    assert set(json.loads(Path("report/findings.json").read_text())["self_test"]) == {"train", "val"}
+    assert found(folder, "data.classes=[cat, {name: bird, merge: [hen]}]", code=1)["class-unused"] == 1
+
+
 def test_files_can_be_named_one_by_one(folder: Path, found: Found) -> None:
     names = ("--images", folder / "train", "--annotations", folder / "annotations" / "instances_train.json")
     assert found("--format", "coco", *names, code=0) == {}
