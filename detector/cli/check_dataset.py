@@ -75,11 +75,17 @@ def _check(argv: Sequence[str]) -> int:
         raise UsageError("--fix needs to look at the image files; leave --quick out")
 
     from detector.data.findings import has_faults
+    from detector.data.raw.configured import configured_drawings
     from detector.engine.doctor import as_json, default_workers, diagnose, summarise, write_page
 
     sources, config, name = _sources(options)
+    drawn = {} if options.images or Path(options.what).is_dir() else configured_drawings(config)
+    if not sources and not drawn:
+        raise UsageError(f"{options.what}: data.train and data.val list no data set")
+    if options.fix and drawn:
+        raise UsageError(f"{options.what}: shapes are drawn; --fix mends files alone")
     workers = default_workers() if options.workers is None else options.workers
-    diagnosis = diagnose(sources, config, options.quick, workers)
+    diagnosis = diagnose(sources, config, options.quick, workers, drawn)
     output = Path(options.output or f"runs/check-{name}")
     found = as_json(diagnosis)
     _write(output, found)
@@ -118,10 +124,7 @@ def _sources(options: argparse.Namespace) -> tuple[list[Source], Config, str]:
             raise UsageError(f"{annotations}: say of which --format it is")
         kind: Format = options.format or "coco"
         return [Source(kind, annotations.stem, folder, annotations, tuple(options.classes))], config, annotations.stem
-    sources = configured_sources(config)
-    if not sources:
-        raise UsageError(f"{options.what}: data.train and data.val list no files to check (shapes are drawn)")
-    return sources, config, Path(options.what).stem
+    return configured_sources(config), config, Path(options.what).stem
 
 
 def _write(output: Path, found: dict[str, object]) -> None:

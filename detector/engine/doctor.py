@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from detector.config.schema import Config
 from detector.data.build import class_aliases
 from detector.data.coco import open_coco
-from detector.data.dataset import FileDataset
+from detector.data.dataset import DetectionDataset, FileDataset
 from detector.data.doctor.anchor_fit import AnchorFit, Objects, measure_fit, objects_of
 from detector.data.doctor.anchor_search import Suggestion, check_anchors, suggest
 from detector.data.doctor.box_checks import check_boxes
@@ -23,6 +24,7 @@ from detector.data.doctor.likeness import check_likeness, find_alike
 from detector.data.doctor.split_checks import check_splits
 from detector.data.findings import KINDS, Finding, most_severe_first
 from detector.data.images import read_image
+from detector.data.raw.opened import raw_of
 from detector.data.raw.recognise import read_raw
 from detector.data.raw.structure import RawSet, Source
 from detector.data.voc import open_voc
@@ -53,7 +55,13 @@ class Diagnosis:
     self_tests: dict[str, SelfTest] = field(default_factory=dict)
 
 
-def diagnose(sources: Sequence[Source], config: Config, quick: bool, workers: int) -> Diagnosis:
+def diagnose(
+    sources: Sequence[Source],
+    config: Config,
+    quick: bool,
+    workers: int,
+    drawn: Mapping[str, DetectionDataset] = MappingProxyType({}),
+) -> Diagnosis:
     """Looks at everything.
 
     Args:
@@ -61,6 +69,7 @@ def diagnose(sources: Sequence[Source], config: Config, quick: bool, workers: in
         config: for classes, the resize rule, anchors and limits.
         quick: leave the image files alone.
         workers: processes that decode images.
+        drawn: splits that have no files.
 
     Raises:
         DatasetError: annotations cannot be read at all.
@@ -69,7 +78,7 @@ def diagnose(sources: Sequence[Source], config: Config, quick: bool, workers: in
     sets = [read_raw(source) for source in sources]
     findings = [finding for raw in sets for finding in raw.findings]
     sizes: list[np.ndarray] = [raw.sizes for raw in sets]
-    if not quick:
+    if sets and not quick:
         inspections = [inspect_images(raw, config.data.max_image_pixels, workers, True) for raw in sets]
         findings += [finding for inspection in inspections for finding in inspection.findings]
         sizes = [
@@ -79,19 +88,31 @@ def diagnose(sources: Sequence[Source], config: Config, quick: bool, workers: in
         thumbnails = np.concatenate([inspection.thumbnails for inspection in inspections])
         digests = [digest for inspection in inspections for digest in _of_readable(inspection)]
         findings += check_likeness(sets, find_alike(thumbnails, digests))
+    findings += check_splits(sets)
+    sets += [raw_of(dataset, split) for split, dataset in drawn.items()]
+    sizes += [raw.sizes for raw in sets[len(sources) :]]
     for raw, known in zip(sets, sizes, strict=True):
         findings += check_boxes(raw, known, config.data.resize)
-    findings += check_classes(sets, _wanted(sets, config)) + check_splits(sets)
-    names = tuple(dict.fromkeys(name for raw in sets for name in raw.class_names))
-    objects = _all_objects(sets, sizes, names)
-    fit = measure_fit(objects, names, config.data.resize, config.model.anchors) if len(objects) else None
-    suggestion = None
+    findings += check_classes(sets, _wanted(sets, config))
+    fit, suggestion = _anchors(sets, sizes, config)
     if fit is not None:
-        suggestion = suggest(objects, names, config.data.resize, config.model.anchors, fit)
         findings += check_anchors(fit, suggestion, sets[0].split, str(sets[0].source))
     tests = {source.split: test for source in sources if (test := _test(source, config)) is not None}
+    tests |= {split: self_test(dataset, config, split, split) for split, dataset in drawn.items()}
     findings += [test.finding for test in tests.values() if test.finding is not None]
     return Diagnosis(sets, sizes, findings, fit, suggestion, tests)
+
+
+def _anchors(
+    sets: Sequence[RawSet], sizes: Sequence[np.ndarray], config: Config
+) -> tuple[AnchorFit | None, Suggestion | None]:
+    """What the configured anchors cover, and better ones if there are any."""
+    names = tuple(dict.fromkeys(name for raw in sets for name in raw.class_names))
+    objects = _all_objects(sets, sizes, names)
+    if not len(objects):
+        return None, None
+    fit = measure_fit(objects, names, config.data.resize, config.model.anchors)
+    return fit, suggest(objects, names, config.data.resize, config.model.anchors, fit)
 
 
 def write_page(diagnosis: Diagnosis, config: Config, title: str, path: Path) -> None:

@@ -152,6 +152,13 @@ def test_classes_that_are_merged_are_looked_for_under_their_own_names(folder: Pa
     assert found(folder, "data.classes=[cat, {name: bird, merge: [hen]}]", code=1)["class-unused"] == 1
 
 
+def test_drawn_shapes_are_checked_without_files(found: Found) -> None:
+    Path("shapes.yaml").write_text("data: {train: [{format: shapes, images: 30}]}")
+    Path("a.png").write_bytes(b"not looked at")
+    assert set(found("shapes.yaml", code=0)) <= {"no-objects"}
+    assert list(json.loads(Path("report/findings.json").read_text())["self_test"]) == ["train"]
+
+
 def test_files_can_be_named_one_by_one(folder: Path, found: Found) -> None:
     names = ("--images", folder / "train", "--annotations", folder / "annotations" / "instances_train.json")
     assert found("--format", "coco", *names, code=0) == {}
@@ -168,7 +175,8 @@ def test_files_can_be_named_one_by_one(folder: Path, found: Found) -> None:
         (["--format", "coco"], "give either CONFIG or FOLDER"),
         (["--images", "empty", "--annotations", "none.json"], "none.json: no such file"),
         (["empty", "--workers", "-1"], "--workers must be"),
-        (["shapes.yaml"], "list no files to check"),
+        (["nothing_listed.yaml"], "data.train and data.val list no data set"),
+        (["shapes.yaml", "--fix", "x"], "shapes are drawn"),
         (["a.json"], "annotations need their images"),
         (["empty", "--fix", "empty/mended"], "lies in the data set itself"),
     ],
@@ -178,6 +186,7 @@ def test_what_cannot_be_checked_is_told_in_one_line(
 ) -> None:
     Path("empty").mkdir()
     Path("shapes.yaml").write_text("data: {train: [{format: shapes, images: 3}]}")
+    Path("nothing_listed.yaml").write_text("seed: 1")
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from detector.config.schema import CocoSet, Config, VocSet
+from collections.abc import Iterator
+
+from detector.config.schema import CocoSet, Config, DataSet, ShapesSet, VocSet
 from detector.data.build import find_data
 from detector.data.raw.structure import Source
+from detector.data.shapes import ShapesDataset
+from detector.structures import Size
 
 
 def configured_sources(config: Config) -> list[Source]:
@@ -16,13 +20,26 @@ def configured_sources(config: Config) -> list[Source]:
         DatasetError: a file or folder is not there.
     """
     sources = []
+    for name, item in _named_sets(config):
+        match item:
+            case CocoSet():
+                sources.append(Source("coco", name, find_data(item.images), find_data(item.annotations)))
+            case VocSet():
+                root = find_data(item.root)
+                sources.append(Source("voc", name, root, root / "ImageSets" / "Main" / f"{item.split}.txt"))
+    return sources
+
+
+def configured_drawings(config: Config) -> dict[str, ShapesDataset]:
+    """The sets of ``data.train`` and ``data.val`` that are drawn, by the same names."""
+    return {
+        name: ShapesDataset(item.images, item.seed, Size(*item.size), item.hard)
+        for name, item in _named_sets(config)
+        if isinstance(item, ShapesSet)
+    }
+
+
+def _named_sets(config: Config) -> Iterator[tuple[str, DataSet]]:
     for split, sets in (("train", config.data.train), ("val", config.data.val)):
         for number, item in enumerate(sets, start=1):
-            name = split if number == 1 else f"{split} {number}"
-            match item:
-                case CocoSet():
-                    sources.append(Source("coco", name, find_data(item.images), find_data(item.annotations)))
-                case VocSet():
-                    root = find_data(item.root)
-                    sources.append(Source("voc", name, root, root / "ImageSets" / "Main" / f"{item.split}.txt"))
-    return sources
+            yield split if number == 1 else f"{split} {number}", item

@@ -24,7 +24,7 @@ def raw_of(dataset: DetectionDataset, split: str) -> RawSet:
     return RawSet(
         "coco",
         split,
-        Path(split),
+        Path(f"{split}: drawn, or of a format of its own"),
         Path(),
         tuple(annotations.image_ids),
         tuple(info.path for info in infos),
