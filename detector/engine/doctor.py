@@ -19,7 +19,7 @@ from detector.data.doctor.anchor_fit import AnchorFit, Objects, measure_fit, obj
 from detector.data.doctor.anchor_search import Suggestion, check_anchors, suggest
 from detector.data.doctor.box_checks import check_boxes
 from detector.data.doctor.class_checks import check_classes
-from detector.data.doctor.image_checks import inspect_images
+from detector.data.doctor.image_checks import Inspection, inspect_images
 from detector.data.doctor.likeness import check_likeness, find_alike
 from detector.data.doctor.split_checks import check_splits
 from detector.data.findings import KINDS, Finding, most_severe_first
@@ -216,7 +216,7 @@ def _wanted(sets: Sequence[RawSet], config: Config) -> list[str] | None:
     return list(dict.fromkeys(wanted))
 
 
-def _of_readable(inspection: Any) -> list[bytes]:
+def _of_readable(inspection: Inspection) -> list[bytes]:
     """Digests of files; none of those that are no image, which are alike in that alone."""
     pairs = zip(inspection.digests, inspection.readable, strict=True)
     return [digest if readable else b"" for digest, readable in pairs]

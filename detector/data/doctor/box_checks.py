@@ -41,7 +41,7 @@ def _check(raw: RawSet, sizes: np.ndarray, resize: ResizeConfig) -> list[Finding
     size_of = np.zeros((len(raw.boxes), 2))
     size_of[known] = sizes[raw.images[known]]
     corners = _corners_findings(raw, known, size_of)
-    boxes = _from_corners(raw.boxes) if corners else raw.boxes
+    boxes = from_corners(raw.boxes) if corners else raw.boxes
     sides = boxes[:, 2:] - (raw.format == "voc")  # a VOC box from a pixel to itself is a click, no object
     reversed_ = known & (boxes[:, 2:] < 0).any(axis=1)
     empty = known & ~reversed_ & (sides < MIN_SIDE).any(axis=1)
@@ -110,7 +110,8 @@ def twins(boxes: np.ndarray, groups: np.ndarray) -> list[tuple[int, int]]:
     return sorted(pairs.items())
 
 
-def _from_corners(boxes: np.ndarray) -> np.ndarray:
+def from_corners(boxes: np.ndarray) -> np.ndarray:
+    """``(M, 4)`` boxes that were meant as (x1, y1, x2, y2)."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 

@@ -75,7 +75,7 @@ def inspect_images(raw: RawSet, max_pixels: int, workers: int, progress: bool) -
         WorkerError: a process was lost.
         MachineError: there are too few open files or too little memory.
     """
-    unsafe = {finding.image for finding in raw.findings if finding.kind == "file-name-unsafe"}
+    unsafe = raw.unsafe_images()
     images = [image for image in range(len(raw)) if image not in unsafe]
     looks: list[Look] = [Look()] * len(raw)
     found = look_at_files([raw.path(image) for image in images], max_pixels, workers)

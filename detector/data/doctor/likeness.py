@@ -260,12 +260,7 @@ def check_likeness(raws: Sequence[RawSet], pairs: Sequence[Pair]) -> list[Findin
     places = [(number, image) for number, raw in enumerate(raws) for image in range(len(raw))]
     homes: dict[str, list[tuple[int, int]]] = {}
     # A name that leaves the folder is refused, and makes no file a member of the split.
-    unsafe = {
-        (number, finding.image)
-        for number, raw in enumerate(raws)
-        for finding in raw.findings
-        if finding.kind == "file-name-unsafe"
-    }
+    unsafe = {(number, image) for number, raw in enumerate(raws) for image in raw.unsafe_images()}
     for file, place in zip(files, places, strict=True):
         if place not in unsafe:
             homes.setdefault(file, []).append(place)

@@ -25,7 +25,7 @@ def check_splits(raws: Sequence[RawSet]) -> list[Finding]:
 def paths_of(raw: RawSet) -> dict[str, int]:
     """The image of each file, but for unsafe names."""
     folder = os.path.realpath(raw.folder)
-    unsafe = {finding.image for finding in raw.findings if finding.kind == "file-name-unsafe"}
+    unsafe = raw.unsafe_images()
     paths: dict[str, int] = {}
     for image, name in enumerate(raw.file_names):
         if image not in unsafe:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.data.coco_columns import MAX_SIDE
 from detector.data.findings import Finding
 from detector.data.raw.structure import RawSet, Source
 from detector.errors import DatasetError, quote
@@ -14,7 +15,6 @@ from detector.strict_json import is_number, read_json
 from detector.structures import ImageId
 
 _KEYS = ("images", "annotations", "categories")
-_MAX_SIDE = 1_000_000
 
 
 def read_raw_coco(source: Source) -> RawSet:
@@ -92,7 +92,7 @@ class _Reader:
         twins: dict[ImageId, ImageId] = {}
         for position, record in enumerate(records):
             where = f"categories[{position}]"
-            problem = _problem_of_category(record)
+            problem = _problem_of(record, "name", "text")
             if problem:
                 self.find("annotation-unreadable", where, problem)
                 continue
@@ -112,7 +112,7 @@ class _Reader:
     def read_image(self, position: int, record: Any) -> None:
         """Takes an image, unless it has no id or no name."""
         where = f"images[{position}]"
-        problem = _problem_of_image(record)
+        problem = _problem_of(record, "file_name", "the name of a file")
         if problem:
             self.find("annotation-unreadable", where, f"{problem}; the image cannot be told apart")
             return
@@ -139,7 +139,7 @@ class _Reader:
         width: Any = record.get("width")
         if height is None and width is None:
             return 0, 0
-        if not all(is_number(side) and 1 <= side <= _MAX_SIDE and side % 1 == 0 for side in (height, width)):
+        if not all(is_number(side) and 1 <= side <= MAX_SIDE and side % 1 == 0 for side in (height, width)):
             what = f"width and height must be pixels, got {quote(width)} x {quote(height)}"
             self.find("recorded-size-differs", where, what, image)
             return 0, 0
@@ -247,19 +247,11 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
-def _problem_of_category(record: Any) -> str | None:
+def _problem_of(record: Any, key: str, wanted: str) -> str | None:
+    """What a category or image lacks: an id, or its name."""
     if not isinstance(record, dict):
         return f"must be an object, got {quote(record)}"
     if not _is_id(record.get("id")):
         return f"id must be a whole number or text, got {quote(record.get('id'))}"
-    name = record.get("name")
-    return None if isinstance(name, str) and name else f"name must be text, got {quote(name)}"
-
-
-def _problem_of_image(record: Any) -> str | None:
-    if not isinstance(record, dict):
-        return f"must be an object, got {quote(record)}"
-    if not _is_id(record.get("id")):
-        return f"id must be a whole number or text, got {quote(record.get('id'))}"
-    name = record.get("file_name")
-    return None if isinstance(name, str) and name else f"file_name must be the name of a file, got {quote(name)}"
+    name = record.get(key)
+    return None if isinstance(name, str) and name else f"{key} must be {wanted}, got {quote(name)}"

@@ -51,11 +51,6 @@ def count_losses(material: Material, to: Format) -> Counter[str]:
     return +lost
 
 
-def parse_xml(path: str) -> Element:
-    """The outermost element of a file that was read before."""
-    return read_xml(path)
-
-
 def _own_areas(raw: RawSet) -> int:
     of_box = raw.boxes[:, 2] * raw.boxes[:, 3]
     return int((np.isfinite(raw.areas) & ~np.isclose(raw.areas, of_box, rtol=1e-6, atol=0)).sum())
@@ -78,7 +73,7 @@ def _in_coco(raw: RawSet) -> Counter[str]:
 def _in_voc(raw: RawSet) -> Counter[str]:
     lost: Counter[str] = Counter()
     for path in raw.annotation_files:
-        root = parse_xml(path)
+        root = read_xml(path)
         lost.update(f"<{tag}> of images" for tag in _telling(root, _VOC_PLACES))
         for item in root.findall("object"):
             lost.update(f"<{tag}> of objects" for tag in _telling(item, _VOC_OBJECT))

@@ -104,6 +104,10 @@ class RawSet:
         """The image's file."""
         return os.path.join(self.folder, self.file_names[image])
 
+    def unsafe_images(self) -> set[int]:
+        """Images whose names leave their folder: they are neither opened nor counted as files of the split."""
+        return {finding.image for finding in self.findings if finding.kind == "file-name-unsafe"}
+
     def about_image(self, kind: str, image: int, what: str) -> Finding:
         """A finding about an image."""
         return Finding(kind, self.split, self.path(image), self.image_records[image], what, image)

@@ -14,8 +14,8 @@ from xml.etree.ElementTree import Element, ParseError, SubElement
 import defusedxml.ElementTree
 from tqdm import tqdm
 
+from detector.data.limited_xml import read_xml
 from detector.data.raw.file_names import UniqueNames, flat_stem, plain_suffix
-from detector.data.raw.losses import parse_xml
 from detector.data.raw.material import Material, Picture
 from detector.data.raw.output import Output
 from detector.errors import DatasetError, quote
@@ -85,7 +85,7 @@ class _Writer:
         """The annotation, for which VOC's own is taken as it is."""
         raw = picture.raw
         own = raw.format == "voc"
-        tree = parse_xml(raw.annotation_files[picture.image]) if own else Element("annotation")
+        tree = read_xml(raw.annotation_files[picture.image]) if own else Element("annotation")
         _child(tree, "filename")
         size = _child(tree, "size")
         for tag, side in (("width", picture.size.width), ("height", picture.size.height)):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -112,13 +111,6 @@ def write_dataset_page(path: Path, page: DatasetPage, read: Read) -> None:
 
 def _render(values: dict[str, Any], exhibits: Sequence[Exhibit], bare: bool = False) -> str:
     """The page; a bare one has all but the bytes of the pictures."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([_HERE, _REPORT]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     places = {kind: place for place, kind in enumerate(KINDS)}
     kinds = {group.key: group.title for group in values["groups"]}
     by_kind = sorted(exhibits, key=lambda exhibit: list(kinds).index(exhibit.kind))
@@ -126,7 +118,7 @@ def _render(values: dict[str, Any], exhibits: Sequence[Exhibit], bare: bool = Fa
         (places[kind], kinds[kind], [_card(exhibit, bare) for exhibit in members])
         for kind, members in itertools.groupby(by_kind, key=lambda exhibit: exhibit.kind)
     ]
-    return environment.get_template("page.html.j2").render(values, galleries=galleries)
+    return report_page.environment(_HERE, _REPORT).get_template("page.html.j2").render(values, galleries=galleries)
 
 
 def _card(exhibit: Exhibit, bare: bool) -> _Card:

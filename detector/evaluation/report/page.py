@@ -22,7 +22,7 @@ from detector.evaluation.report import bars, content, overview
 from detector.evaluation.report.numbers import DASH, count, score, several, shorten
 from detector.evaluation.report.pictures import Picture, fit
 
-__all__ = ["Picture", "write_report"]
+__all__ = ["Picture", "environment", "write_report"]
 
 _LIMIT = 5_000_000
 _SLACK = 2_000
@@ -88,20 +88,28 @@ def write_report(
         raise MachineError(f"{path}: the report cannot be written ({error.strerror or error})") from None
 
 
-def _render(values: dict[str, Any], pictures: Sequence[Picture], bare: bool = False) -> str:
-    """The page; a bare one has all but the bytes of the pictures."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
+def environment(*folders: Path) -> jinja2.Environment:
+    """What templates are rendered in: names are escaped, and a missing value is an error.
+
+    Args:
+        folders: of templates, the first one first.
+    """
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _render(values: dict[str, Any], pictures: Sequence[Picture], bare: bool = False) -> str:
+    """The page; a bare one has all but the bytes of the pictures."""
     kinds = list(dict.fromkeys(kind for picture in pictures for kind in picture.errors))
     classes = sorted({name for picture in pictures for name in picture.classes})
     cards = [_card(picture, kinds, classes, bare) for picture in pictures]
     filters = {"Kind of error": ("kinds", kinds), "Class": ("classes", [shorten(name, 40) for name in classes])}
-    return environment.get_template("page.html.j2").render(values, cards=cards, filters=filters)
+    return environment(_HERE).get_template("page.html.j2").render(values, cards=cards, filters=filters)
 
 
 def _card(picture: Picture, kinds: list[str], classes: list[str], bare: bool) -> _Card:

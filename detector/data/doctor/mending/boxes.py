@@ -50,8 +50,3 @@ def turned(boxes: np.ndarray, orientation: int, upright: Size) -> np.ndarray:
     left = upright.width - y - height if orientation in (6, 7) else y
     top = upright.height - x - width if orientation in (7, 8) else x
     return np.stack([left, top, height, width], axis=1)
-
-
-def from_corners(boxes: np.ndarray) -> np.ndarray:
-    """Boxes that were meant as (x1, y1, x2, y2)."""
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

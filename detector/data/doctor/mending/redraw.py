@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from detector.data.doctor.box_checks import MIN_SIDE, twins
-from detector.data.doctor.mending.boxes import from_corners, mended_box, turned
+from detector.data.doctor.box_checks import MIN_SIDE, from_corners, twins
+from detector.data.doctor.mending.boxes import mended_box, turned
 from detector.data.doctor.mending.draft import Draft
 from detector.data.findings import Finding
 from detector.structures import Size
