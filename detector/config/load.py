@@ -24,6 +24,7 @@ MAX_FILES = 64
 _MAX_PROBLEMS = 50
 _LONGEST_KEY = 100
 _SHOWN_KEYS = 8
+_FORMATS = "coco, voc or shapes; or folder, cifar10, cifar100 or crops for pretrain.py"
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -189,9 +190,9 @@ def _describe(problem: Any, tree: Tree) -> str:
     if kind == "missing":
         return f"{where}{key}: {'is missing' if isinstance(problem['loc'][-1], str) else 'holds too few values'}"
     if kind == "union_tag_not_found":
-        return f"{where}{key}: needs a format: coco, voc or shapes"
+        return f"{where}{key}: needs a format: {_FORMATS}"
     if kind == "union_tag_invalid":
-        return f"{where}{key}: unknown format {quote(problem['ctx']['tag'])}; use coco, voc or shapes"
+        return f"{where}{key}: unknown format {quote(problem['ctx']['tag'])}; use {_FORMATS}"
     return f"{where}{key + ': ' if key else ''}{message[:1].lower()}{message[1:]}{', got ' + found if found else ''}"
 
 

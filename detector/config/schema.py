@@ -6,30 +6,31 @@ ResNet-101 C4) where that names a value. Sections are frozen and know no keys be
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from typing_extensions import Self
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1, le=2**31)]
-CountOrZero = Annotated[int, Field(ge=0, le=2**31)]
-PartOfRun = Annotated[float, Field(gt=0, lt=1)]
-Pixels = Annotated[int, Field(ge=1, le=16384)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+from detector.config.data_schema import DataConfig
+from detector.config.section import (
+    Count,
+    CountOrZero,
+    Fraction,
+    Name,
+    NotNegative,
+    PartOfOne,
+    PartOfRun,
+    Pixels,
+    Positive,
+    Section,
+    Triple,
+)
+
+Stage = Literal["conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x"]
+_STAGES: tuple[Stage, ...] = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")
 BestMetric = Literal[
     "coco.AP", "coco.AP50", "coco.AP75", "coco.APs", "coco.APm", "coco.APl", "coco.AR100", "voc07.mAP50", "voc.mAP50"
 ]
-Triple = tuple[float, float, float]
-
-
-class Section(BaseModel):
-    """A group of settings: immutable, typed without conversions, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class BackboneConfig(Section):
@@ -41,12 +42,54 @@ class BackboneConfig(Section):
         description="frozen_batch and batch fit ImageNet weights; group trains well from scratch; batch needs "
         "more than one region or cell a batch",
     )
-    frozen_stages: Annotated[int, Field(ge=0, le=4)] = Field(
-        2, description="leading stages that are not trained: 1 is conv1, 2 adds conv2_x, 4 adds conv4_x"
+    frozen_stages: Annotated[
+        Annotated[int, Field(ge=0, le=4), Tag("number")] | Annotated[tuple[Stage, ...], Tag("names")],
+        Discriminator(lambda value: "names" if isinstance(value, list | tuple) else "number"),
+    ] = Field(
+        2,
+        description="stages that are not trained: their names, or how many leading ones: 1 is conv1, 2 adds "
+        "conv2_x, 4 adds conv4_x",
     )
     stride_in_1x1: bool = Field(
         True, description="stride 2 in a stage's first 1x1 convolution (caffe, the paper) or in its 3x3 (torchvision)"
     )
+
+    @property
+    def frozen(self) -> tuple[Stage, ...]:
+        """The names of ``frozen_stages``."""
+        names = self.frozen_stages
+        return _STAGES[:names] if isinstance(names, int) else names
+
+
+class ClassifierConfig(Section):
+    """The network of pretrain.py."""
+
+    network: Literal[
+        "resnet", "cifar", "lenet", "torchvision:alexnet", "torchvision:vgg16", "torchvision:googlenet",
+        "torchvision:inception_v3",
+    ] = Field(
+        "resnet", description="resnet is model.backbone, which a detector can start from; cifar: He et al., section 4.2"
+    )  # fmt: skip
+    depth: Annotated[int, Field(ge=8, le=1202)] = Field(20, description="of cifar: 6n + 2 layers, such as 20, 56, 110")
+    block: Literal["residual", "plain", "preactivation"] = Field(
+        "residual", description="of resnet and cifar; plain has no shortcuts; preactivation: He et al. 2016"
+    )
+    shortcut: Literal["padding", "projection"] | None = Field(
+        None,
+        description="where shapes change: zeros for the new channels (option A) or a 1x1 convolution (B); null is "
+        "padding for cifar and projection for resnet",
+    )
+    activation: Literal["relu", "elu"] = Field("relu", description="of preactivation")
+    channels: Literal[1, 3] = Field(3, description="of the input; 1 sees images in gray")
+    label_smoothing: PartOfOne = Field(0.0, description="share of the target spread over all classes")
+
+    @model_validator(mode="after")
+    def _network_exists(self) -> Self:
+        if (self.depth - 2) % 6:
+            raise ValueError(f"depth must be 6n + 2, such as 20, 32, 44, 56 or 110, got {self.depth}")
+        if self.activation != "relu" and self.block != "preactivation":
+            raise ValueError(f"activation {self.activation} is of block preactivation, but block is {self.block}")
+        return self
 
 
 class AnchorConfig(Section):
@@ -99,6 +142,7 @@ class ModelConfig(Section):
     """The network and the weights it starts from."""
 
     backbone: BackboneConfig = BackboneConfig()
+    classifier: ClassifierConfig | None = Field(None, description="for pretrain.py; a detector has none")
     weights: Name | None = Field(
         None, description="null (random), a weights file, or torchvision:NAME such as ResNet101_Weights.IMAGENET1K_V1"
     )
@@ -108,130 +152,6 @@ class ModelConfig(Section):
     anchors: AnchorConfig = AnchorConfig()
     rpn: RPNConfig = RPNConfig()
     roi_head: RoIHeadConfig = RoIHeadConfig()
-
-
-class CocoSet(Section):
-    """A data set in COCO's "instances" format."""
-
-    format: Literal["coco"]
-    images: Name = Field(description="folder of the images")
-    annotations: Name = Field(description="JSON file")
-
-
-class VocSet(Section):
-    """A data set in PASCAL VOC's layout: Annotations/, ImageSets/Main/SPLIT.txt, JPEGImages/."""
-
-    format: Literal["voc"]
-    root: Name = Field(description="folder that holds Annotations/, ImageSets/ and JPEGImages/")
-    split: Name = Field(description="name of a list in ImageSets/Main, such as trainval")
-
-
-class ShapesSet(Section):
-    """The built-in data set of drawn shapes; nothing is read from disk."""
-
-    format: Literal["shapes"]
-    images: Count
-    seed: CountOrZero = 0
-    size: tuple[Pixels, Pixels] = Field((192, 256), description="height, width")
-    hard: bool = Field(False, description="colours say nothing about the class, backgrounds are busy")
-
-
-DataSet = Annotated[CocoSet | VocSet | ShapesSet, Field(discriminator="format")]
-
-
-class ResizeConfig(Section):
-    """The resize rule: the short side becomes the given length unless the long side would pass its limit."""
-
-    train_short_side: Annotated[tuple[Pixels, ...], Field(min_length=1)] = Field(
-        (640, 672, 704, 736, 768, 800), description="one is drawn for each image"
-    )
-    test_short_side: Pixels = 800
-    max_long_side: Pixels = 1333
-
-
-class Augmentation(Section):
-    """One transform of albumentations, by its class name, with the arguments of its constructor."""
-
-    name: Name
-    arguments: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _arguments_are_finite(self) -> Self:
-        try:
-            json.dumps(self.arguments, allow_nan=False)
-        except ValueError:
-            raise ValueError("arguments must hold finite numbers") from None
-        return self
-
-
-class ClassGroup(Section):
-    """A class made of several of the data set's, or one under another name."""
-
-    name: Name = Field(description="of the class")
-    merge: Annotated[tuple[Name, ...], Field(min_length=1)] = Field(description="names in the data set that mean it")
-
-
-ClassEntry = Annotated[
-    Annotated[Name, Tag("name")] | Annotated[ClassGroup, Tag("group")],
-    Discriminator(lambda entry: "group" if isinstance(entry, dict | ClassGroup) else "name"),
-]
-
-
-class DataConfig(Section):
-    """What is read and how images reach the network."""
-
-    train: tuple[DataSet, ...] = ()
-    val: tuple[DataSet, ...] = ()
-    classes: Annotated[tuple[ClassEntry, ...], Field(min_length=1)] | None = Field(
-        None,
-        description="class names in order, others are left out; {name: vehicle, merge: [car, bus]} makes one of "
-        "several, or renames one; null takes those of the training sets",
-    )
-    sampling: Literal["uniform", "repeat_factor", "class_balanced"] = Field(
-        "uniform",
-        description="each image once an epoch; or images of rare classes more often (LVIS: by the root of "
-        "repeat_threshold / share of images); or each class equally often",
-    )
-    repeat_threshold: Fraction = Field(
-        0.001, description="of repeat_factor: classes in a smaller share of the images are repeated"
-    )
-    resize: ResizeConfig = ResizeConfig()
-    horizontal_flip: Fraction = Field(0.5, description="probability that a training image is mirrored")
-    augmentations: tuple[Augmentation, ...] = ()
-    group_by_aspect_ratio: bool = Field(True, description="wide and tall images go into separate batches")
-    on_bad_box: Literal["error", "drop"] = Field(
-        "error", description="a box without area or outside its image stops the run, or is left out and counted"
-    )
-    on_bad_sample: Literal["error", "skip"] = Field(
-        "error", description="an image that cannot be read stops the run, or is replaced by the next and noted"
-    )
-    max_bad_fraction: Fraction = Field(0.01, description="of the images; more of them stop the run all the same")
-    reduced_decoding: bool = Field(
-        False,
-        description="in training decode JPEGs of twice the needed size or more at a half, a quarter or an eighth: "
-        "much faster for large photos, pixels differ a little; augmentations get the smaller image",
-    )
-    workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="processes that prepare images")
-    worker_timeout: Count = Field(300, description="seconds after which a worker that gives nothing counts as hung")
-    max_image_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = Field(
-        64_000_000, description="larger images are refused before they are decoded (Pillow's own limit is 178 million)"
-    )
-
-    @model_validator(mode="after")
-    def _classes_are_distinct(self) -> Self:
-        names: list[str] = []
-        for item in self.classes or ():
-            names += {item.name, *item.merge} if isinstance(item, ClassGroup) else [item]
-        if len(set(names)) < len(names):
-            raise ValueError("classes holds a name twice")
-        return self
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """The names of ``classes``."""
-        if self.classes is None:
-            return None
-        return tuple(item.name if isinstance(item, ClassGroup) else item for item in self.classes)
 
 
 class ScheduleConfig(Section):
@@ -267,7 +187,11 @@ class TrainingConfig(Section):
     )
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 0.02
+    body_rate: Positive = Field(
+        1.0, description="factor on learning_rate for conv1 to conv5_x; 0.1 changes pretrained weights little"
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
+    nesterov: bool = Field(False, description="of sgd: Nesterov's momentum")
     weight_decay: NotNegative = Field(1e-4, description="of convolutions and linear layers; norms have none")
     gradient_clip: Positive | None = Field(None, description="largest norm of the whole gradient")
     on_nonfinite_loss: Literal["error", "skip"] = Field(
@@ -299,6 +223,8 @@ class TrainingConfig(Section):
             raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
         if self.early_stopping_patience and not self.evaluate_every:
             raise ValueError("early_stopping_patience needs evaluations, but evaluate_every is 0")
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError("nesterov needs optimizer sgd with a momentum")
         return self
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from detector.config.schema import DataConfig
+from detector.config.data_schema import DataConfig
 from detector.data.images import read_image, read_reduced
 from detector.data.packed import PackedTexts, pack_ids
 from detector.errors import DatasetError, one_line, quote

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detector.config.schema import DataConfig
+from detector.config.data_schema import DataConfig
 from detector.structures import Annotations
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detector.config.schema import Config, ResizeConfig
+from detector.config.data_schema import ResizeConfig
+from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset, Subset
 from detector.data.findings import Finding
 from detector.data.images import read_size

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detector.config.schema import AnchorConfig, BackboneConfig, DataConfig, ModelConfig, ResizeConfig
+from detector.config.data_schema import DataConfig, ResizeConfig
+from detector.config.schema import AnchorConfig, BackboneConfig, ModelConfig
 from detector.data.doctor.anchor_fit import (
     Objects,
     Slice,

@@ -417,12 +417,16 @@ def test_an_argument_of_an_augmentation_is_a_finite_number(value: str) -> None:
 
 
 def test_a_data_set_needs_a_format() -> None:
-    assert refusal("data: {train: [{images: a}]}") == "a.yaml:1: data.train.0: needs a format: coco, voc or shapes"
+    assert refusal("data: {train: [{images: a}]}") == (
+        "a.yaml:1: data.train.0: needs a format: coco, voc or shapes; or folder, cifar10, cifar100 or crops for "
+        "pretrain.py"
+    )
 
 
 def test_an_unknown_format_lists_the_known_ones() -> None:
     assert refusal("data:\n  train:\n    - {format: yolo}") == (
-        "a.yaml:3: data.train.0: unknown format 'yolo'; use coco, voc or shapes"
+        "a.yaml:3: data.train.0: unknown format 'yolo'; use coco, voc or shapes; or folder, cifar10, cifar100 or crops "
+        "for pretrain.py"
     )
 
 
@@ -555,6 +559,7 @@ def comment(path: Path) -> str:
         "voc/faster_rcnn_r101_c4_he2015.yaml",
         "examples/custom_coco.yaml",
         "examples/custom_voc.yaml",
+        "examples/pretrain_folder.yaml",
     ],
 )
 def test_a_promised_configuration_is_there(name: str) -> None:
@@ -565,7 +570,7 @@ def test_a_promised_configuration_is_there(name: str) -> None:
 def test_a_shipped_configuration_loads(path: Path) -> None:
     config = load_config(path)
     assert config.data.train
-    assert config.data.val or not config.training.evaluate_every
+    assert config.data.val or not config.training.evaluate_every or config.model.classifier
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -578,7 +583,8 @@ def test_a_shipped_configuration_survives_dump_and_load(path: Path) -> None:
 def test_a_shipped_configuration_names_its_command(path: Path) -> None:
     commands = [line for line in comment(path).splitlines() if line.startswith("#   command:")]
     assert len(commands) == 1
-    assert f"tools/train.py configs/{path.relative_to(ROOT / 'configs').as_posix()}" in commands[0]
+    tool = "train" if load_config(path).model.classifier is None else "pretrain"
+    assert f"tools/{tool}.py configs/{path.relative_to(ROOT / 'configs').as_posix()}" in commands[0]
 
 
 @pytest.mark.parametrize("path", PUBLIC_SETS, ids=lambda path: path.stem)
@@ -678,3 +684,69 @@ def test_voc_has_its_twenty_classes() -> None:
     assert classes is not None
     assert len(classes) == 20
     assert list(classes) == sorted(classes)
+
+
+# Classifiers
+
+
+@pytest.mark.parametrize("depth", [8, 20, 32, 44, 56, 110, 1202])
+def test_a_network_for_small_images_has_6n_plus_2_layers(depth: int) -> None:
+    found = parse_config(f"model: {{classifier: {{network: cifar, depth: {depth}}}}}", "a.yaml").model.classifier
+    assert found is not None
+    assert found.depth == depth
+
+
+@pytest.mark.parametrize("depth", [18, 21, 51, 55])
+def test_another_number_of_layers_is_refused(depth: int) -> None:
+    message = refusal(f"model: {{classifier: {{network: cifar, depth: {depth}}}}}")
+    assert "6n + 2" in message
+    assert str(depth) in message
+
+
+def test_an_activation_belongs_to_preactivation() -> None:
+    assert "block is residual" in refusal("model: {classifier: {activation: elu}}")
+
+
+@pytest.mark.parametrize("text", ["optimizer: adamw, nesterov: true", "momentum: 0.0, nesterov: true"])
+def test_nesterov_needs_momentum(text: str) -> None:
+    assert "nesterov needs optimizer sgd with a momentum" in refusal(f"training: {{{text}}}")
+
+
+@pytest.mark.parametrize(
+    ("value", "frozen"),
+    [
+        ("0", ()),
+        ("2", ("conv1", "conv2_x")),
+        ("4", ("conv1", "conv2_x", "conv3_x", "conv4_x")),
+        ("[conv2_x, conv5_x]", ("conv2_x", "conv5_x")),
+        ("[]", ()),
+    ],
+)
+def test_stages_are_frozen_by_number_or_by_name(value: str, frozen: tuple[str, ...]) -> None:
+    config = parse_config(f"model: {{backbone: {{frozen_stages: {value}}}}}", "a.yaml")
+    assert config.model.backbone.frozen == frozen
+    assert parse_config(dump_config(config), "dump") == config
+
+
+@pytest.mark.parametrize("value", ["5", "-1", "conv1", "[conv6_x]", "2.5"])
+def test_other_stages_are_refused_in_one_line(value: str) -> None:
+    assert refusal(f"model: {{backbone: {{frozen_stages: {value}}}}}").startswith("a.yaml:1: model.backbone.frozen_st")
+
+
+def test_the_sets_of_classifiers_load() -> None:
+    text = """
+data:
+  train:
+    - {format: folder, root: a}
+    - {format: cifar10, root: b, split: train}
+    - {format: cifar100, root: c, split: test}
+    - {format: crops, of: {format: voc, root: d, split: trainval}}
+"""
+    config = parse_config(text, "a.yaml")
+    assert [item.format for item in config.data.train] == ["folder", "cifar10", "cifar100", "crops"]
+    assert parse_config(dump_config(config), "dump") == config
+
+
+def test_crops_of_crops_are_refused() -> None:
+    text = "data: {train: [{format: crops, of: {format: folder, root: a}}]}"
+    assert "data.train.0.of: unknown format 'folder'" in refusal(text)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.config.schema import AnchorConfig, Config, ResizeConfig
+from detector.config.data_schema import ResizeConfig
+from detector.config.schema import AnchorConfig, Config
 from detector.data.doctor.anchor_fit import measure_fit, objects_of
 from detector.data.doctor.anchor_search import Suggestion
 from detector.data.findings import KINDS, Finding

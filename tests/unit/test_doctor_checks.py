@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.config.schema import ResizeConfig
+from detector.config.data_schema import ResizeConfig
 from detector.data.doctor.box_checks import check_boxes, look_like_corners, twins
 from detector.data.doctor.class_checks import alike, check_classes
 from detector.data.doctor.resizing import resized_sizes

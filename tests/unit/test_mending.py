@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from detector.config.schema import ResizeConfig
+from detector.config.data_schema import ResizeConfig
 from detector.data.doctor.box_checks import check_boxes
 from detector.data.doctor.image_checks import inspect_images
 from detector.data.doctor.likeness import check_likeness, find_alike

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.config.schema import DataConfig
+from detector.config.data_schema import DataConfig
 from detector.data.repeats import image_repeats
 from detector.data.sampler import TrainingOrder
 from tests.evaluation_sets import Thing, truth_of

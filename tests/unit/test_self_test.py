@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detector.config.schema import Config, DataConfig, EvaluationConfig, ResizeConfig
+from detector.config.data_schema import DataConfig, ResizeConfig
+from detector.config.schema import Config, EvaluationConfig
 from detector.data.coco import open_coco
 from detector.data.dataset import DetectionDataset
 from detector.data.voc import open_voc

@@ -13,7 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from detector.config.schema import AnchorConfig, ResizeConfig
+from detector.config.data_schema import ResizeConfig
+from detector.config.schema import AnchorConfig
 from detector.data.doctor.resizing import resized_sizes
 from detector.data.raw.structure import RawSet
 from detector.ops.anchors import cell_anchors

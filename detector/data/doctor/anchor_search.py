@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.config.schema import AnchorConfig, ResizeConfig
+from detector.config.data_schema import ResizeConfig
+from detector.config.schema import AnchorConfig
 from detector.data.doctor.anchor_fit import (
     AnchorFit,
     Objects,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from detector.config.schema import ResizeConfig
+from detector.config.data_schema import ResizeConfig
 from detector.data.doctor.resizing import resized_sizes
 from detector.data.findings import Finding
 from detector.data.raw.structure import RawSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detector.config.schema import ResizeConfig
+from detector.config.data_schema import ResizeConfig
 from detector.data.transforms import resized_size
 from detector.structures import Size
 

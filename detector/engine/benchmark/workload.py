@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detector.config.data_schema import ShapesSet, VocSet
 from detector.config.load import dump_config, parse_config
-from detector.config.schema import Config, ShapesSet, VocSet
+from detector.config.schema import Config
 from detector.data.loader import Batch
 from detector.data.shapes import CLASS_NAMES, ShapesDataset
 from detector.data.transforms import resize_image

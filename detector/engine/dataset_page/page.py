@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from detector.config.schema import AnchorConfig, ResizeConfig
+from detector.config.data_schema import ResizeConfig
+from detector.config.schema import AnchorConfig
 from detector.data.doctor.anchor_fit import AnchorFit, objects_of, resized_sides
 from detector.data.doctor.anchor_search import GOOD_RECALL, Suggestion
 from detector.data.findings import KINDS, Finding
