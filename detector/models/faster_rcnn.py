@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from detector.models.folding import forget_folded
-from detector.models.resnet import ConvNorm, ResNetC4
+from detector.models.blocks import ConvNorm
+from detector.models.pixels import PixelNetwork
+from detector.models.resnet import ResNetC4
 from detector.models.roi_head import C4Head
 from detector.models.rpn import RegionProposalNetwork, RPNOutput
 from detector.structures import Detections, ImageBatch, Target
 
 
-class FasterRCNN(nn.Module):
+class FasterRCNN(PixelNetwork):
     """The whole detector.
 
     Images of different sizes go through the convolutions apart, images of equal size together: padding would
@@ -33,6 +34,8 @@ class FasterRCNN(nn.Module):
         pixel_std: divided by.
     """
 
+    losses = ("loss_objectness", "loss_rpn_box", "loss_class", "loss_box")
+
     def __init__(
         self,
         backbone: ResNetC4,
@@ -42,16 +45,16 @@ class FasterRCNN(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_order, pixel_mean, pixel_std)
         self.backbone = backbone
         self.rpn = rpn
         self.roi_head = roi_head
-        self.pixel_order = pixel_order
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
+        self.num_classes = roi_head.num_classes
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
+    @property
+    def body(self) -> tuple[nn.Module, ...]:
+        """conv1 to conv5_x, which pretrained weights fill."""
+        return self.backbone, self.roi_head.conv5_x
 
     def accelerate(self, wanted: bool) -> None:
         """Chooses between the fast way, which a new network takes, and the plain one, which defines the numbers.
@@ -61,11 +64,6 @@ class FasterRCNN(nn.Module):
         for module in self.modules():
             if isinstance(module, ConvNorm | ResNetC4 | C4Head):
                 module.accelerated = wanted
-
-    def train(self, mode: bool = True) -> FasterRCNN:
-        """As in any module; folded weights are made anew."""
-        forget_folded(self)
-        return super().train(mode)
 
     def forward(self, images: ImageBatch, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The four losses of a batch: loss_objectness, loss_rpn_box, loss_class, loss_box.
@@ -90,13 +88,6 @@ class FasterRCNN(nn.Module):
         with record_function("proposals"):
             proposals = [self.rpn.propose(output) for output in outputs]
         return self.roi_head.detect(features, proposals, images.sizes)
-
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """RGB values in 0..255 as the weights expect them: ``(B, 3, H, W)`` float32."""
-        pixels = pixels.float()
-        if self.pixel_order == "bgr":
-            pixels = pixels.flip(1)
-        return (pixels - self.pixel_mean) / self.pixel_std
 
     def features(self, images: ImageBatch) -> tuple[list[Tensor], list[RPNOutput]]:
         """C4 features ``(C, H, W)`` and RPN outputs, one an image, in the order of the batch."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from detector.config.schema import RoIHeadConfig
-from detector.models.resnet import STRIDE, Bottleneck, ConvNorm
+from detector.models.blocks import Bottleneck, ConvNorm
+from detector.models.resnet import STRIDE
 from detector.ops.gather import Taps, bin_taps, gather
 from detector.ops.roi_align import pool_regions
 from detector.structures import Size

@@ -16,6 +16,7 @@ from torch.profiler import record_function
 from torchvision.ops import batched_nms, box_iou
 
 from detector.config.schema import BackboneConfig, EvaluationConfig, RoIHeadConfig
+from detector.models.blocks import PartlyFrozen
 from detector.models.region_vectors import fast_vectors, plain_vectors
 from detector.models.resnet import conv5_x, stage_channels
 from detector.ops.box_coder import decode_boxes, encode_boxes
@@ -65,12 +66,12 @@ class Candidates:
         )
 
 
-class C4Head(nn.Module):
+class C4Head(PartlyFrozen):
     """Pool, conv5_x, average, and two sibling layers: K + 1 class logits and 4K box deltas, background last.
 
     Args:
         num_classes: K.
-        backbone: depth, norm and stride of conv5_x.
+        backbone: depth, norm and stride of conv5_x, and whether it is frozen.
         config: pooling, sampling and selection.
         evaluation: box refinement and voting.
 
@@ -94,6 +95,7 @@ class C4Head(nn.Module):
         nn.init.normal_(self.box_layer.weight, std=0.001)
         nn.init.zeros_(self.class_layer.bias)
         nn.init.zeros_(self.box_layer.bias)
+        self.freeze(backbone.frozen)
 
     def forward(self, features: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Classifies and refines regions.

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.models import region_vectors
+from detector.models.blocks import BasicBlock, BlockShape, BlockStyle, Bottleneck, ConvNorm
 from detector.models.faster_rcnn import FasterRCNN
-from detector.models.resnet import BasicBlock, Bottleneck, ConvNorm
 from detector.structures import Detections, ImageBatch, Size, Target
 from tests.tiny import NUM_CLASSES, tiny_model
 
@@ -458,14 +458,14 @@ def test_a_last_stage_of_plain_convolutions_works() -> None:
 @pytest.mark.usefixtures("in_float64")
 def test_a_last_stage_of_basic_blocks_works() -> None:
     model = model_of()
-    model.roi_head.conv5_x = nn.Sequential(BasicBlock(1024, 32, 2, FrozenBatchNorm2d), nn.Conv2d(32, 2048, 1))
+    block = BasicBlock(BlockShape(1024, 32, 2), BlockStyle(FrozenBatchNorm2d))
+    model.roi_head.conv5_x = nn.Sequential(block, nn.Conv2d(32, 2048, 1))
     assert_own_agrees(model)
 
 
 @pytest.mark.usefixtures("in_float64")
 def test_a_last_stage_without_a_projection_works() -> None:
     model = model_of()
-    model.roi_head.conv5_x = nn.Sequential(
-        Bottleneck(1024, 256, 1, FrozenBatchNorm2d, stride_in_1x1=False), nn.Conv2d(1024, 2048, 1)
-    )
+    block = Bottleneck(BlockShape(1024, 256), BlockStyle(FrozenBatchNorm2d, stride_in_1x1=False))
+    model.roi_head.conv5_x = nn.Sequential(block, nn.Conv2d(1024, 2048, 1))
     assert_own_agrees(model)

@@ -16,9 +16,9 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.models import folding
+from detector.models.blocks import ConvNorm
 from detector.models.faster_rcnn import FasterRCNN
 from detector.models.folding import folds
-from detector.models.resnet import ConvNorm
 from detector.structures import ImageBatch
 from tests.tiny import tiny_model
 

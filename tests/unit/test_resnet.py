@@ -6,7 +6,8 @@ import torchvision
 from torch import nn
 
 from detector.config.schema import BackboneConfig
-from detector.models.resnet import BasicBlock, Bottleneck, ConvNorm, ResNetC4, conv5_x, stage_channels
+from detector.models.blocks import BasicBlock, Bottleneck, ConvNorm
+from detector.models.resnet import ResNetC4, conv5_x, stage_channels
 from detector.structures import Size
 from detector.weights.layouts import TORCHVISION
 
