@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.config.schema import ClassGroup, CocoSet, Config, DataConfig, DataSet, ShapesSet, VocSet
+from detector.config.data_schema import ClassGroup, CocoSet, DataConfig, DataSet, ShapesSet, VocSet
+from detector.config.schema import Config
 from detector.data.coco import open_coco
 from detector.data.dataset import DetectionDataset, FileDataset, JoinedDataset
 from detector.data.repeats import image_repeats
@@ -41,7 +42,7 @@ def open_split(
     classes = classes or config.data.class_names
     parts: list[DetectionDataset] = []
     for item in sets:
-        parts.append(_open(item, config, classes, index_folder))
+        parts.append(open_set(item, config, classes, index_folder))
         classes = classes or parts[0].annotations.class_names
     dataset = parts[0] if len(parts) == 1 else JoinedDataset(parts)
     if split == "train" and not len(dataset.annotations.labels):
@@ -49,7 +50,21 @@ def open_split(
     return dataset
 
 
-def _open(item: DataSet, config: Config, classes: Sequence[str] | None, index_folder: Path | None) -> DetectionDataset:
+def open_set(
+    item: DataSet, config: Config, classes: Sequence[str] | None, index_folder: Path | None
+) -> DetectionDataset:
+    """Opens one set of boxes.
+
+    Args:
+        item: its entry in the configuration.
+        config: for the data section.
+        classes: class names in the order of labels; None takes what the set declares.
+        index_folder: where to keep what was read of large annotation files.
+
+    Raises:
+        ConfigError: it is a set for classifiers, or has other classes than ``classes``.
+        DatasetError: as the readers.
+    """
     drop, max_pixels = config.data.on_bad_box == "drop", config.data.max_image_pixels
     aliases = {alias: name for alias, name in class_aliases(config.data).items() if name in (classes or ())}
     match item:
@@ -65,6 +80,11 @@ def _open(item: DataSet, config: Config, classes: Sequence[str] | None, index_fo
                     f"not {quote(', '.join(classes))}"
                 )
             return ShapesDataset(item.images, item.seed, Size(*item.size), item.hard)
+        case _:
+            raise ConfigError(
+                f"data: sets of the format {item.format} have no boxes; a detector is trained on coco, voc or shapes, "
+                "a classifier by pretrain.py"
+            )
 
 
 def class_aliases(data: DataConfig) -> dict[str, str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from detector.config.data_schema import DataConfig
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset, as_trained_on
 from detector.data.randomness import seed_global_streams
 from detector.data.sampler import TrainingOrder
-from detector.data.transforms import TrainTransform, test_views
 from detector.data.workers import (
     Unsent,
     cause_of_death,
@@ -25,6 +28,7 @@ from detector.data.workers import (
 from detector.errors import DatasetError, DetectorError, ImageError, one_line
 from detector.structures import ImageBatch, ImageInfo, Sample, Size, Target
 
+Views = Callable[[np.ndarray], list[tuple[Tensor, bool]]]
 # So many unreadable images one after another are no accident.
 _MAX_REPLACED = 100
 
@@ -73,6 +77,21 @@ class Batch:
         )
 
 
+class Transform(Protocol):
+    """From a sample to what the network gets of it."""
+
+    @property
+    def config(self) -> DataConfig:
+        """How images are read."""
+
+    @property
+    def seed(self) -> int:
+        """Of all random draws."""
+
+    def __call__(self, sample: Sample, position: int) -> tuple[Tensor, Target]:
+        """``(3, h, w)`` uint8 pixels and the target of a sample; a function of its position in the run."""
+
+
 class TrainingBatches(Dataset[Batch | DetectorError]):
     """Micro-batch ``n`` of one process, for any ``n``.
 
@@ -90,7 +109,7 @@ class TrainingBatches(Dataset[Batch | DetectorError]):
         self,
         dataset: DetectionDataset,
         order: TrainingOrder,
-        transform: TrainTransform,
+        transform: Transform,
         rank: int,
         world_size: int,
         micro_batch_size: int,
@@ -152,13 +171,15 @@ class EvaluationBatches(Dataset[Batch | DetectorError]):
     Args:
         dataset: what to evaluate on.
         indices: the images, in order.
-        config: for the resize rule and the number of images computed at once.
+        config: for the number of images computed at once.
+        views: all the forms in which an image is shown to the network.
     """
 
-    def __init__(self, dataset: DetectionDataset, indices: Sequence[int], config: Config) -> None:
+    def __init__(self, dataset: DetectionDataset, indices: Sequence[int], config: Config, views: Views) -> None:
         size = config.evaluation.batch_size
         self.dataset = dataset
         self.config = config
+        self.views = views
         self.chunks = [tuple(indices[start : start + size]) for start in range(0, len(indices), size)]
 
     def __len__(self) -> int:
@@ -179,11 +200,7 @@ class EvaluationBatches(Dataset[Batch | DetectorError]):
                 if self.config.data.on_bad_sample == "error" or not isinstance(error, ImageError | DatasetError):
                     return error
                 bad.append(BadSample(self.dataset.info(index).path, str(error)))
-        views = [
-            view
-            for _, sample in chosen
-            for view in test_views(sample.image, self.config.data.resize, self.config.evaluation)
-        ]
+        views = [view for _, sample in chosen for view in self.views(sample.image)]
         return Batch(
             ImageBatch.of([pixels for pixels, _ in views]),
             (),

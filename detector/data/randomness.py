@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     AUGMENTATION = 2
     SHAPES = 3
     GLOBAL = 4
+    DRAWN = 5
 
 
 def key_of(purpose: Purpose, seed: int, number: int) -> np.ndarray:

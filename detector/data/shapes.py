@@ -23,7 +23,7 @@ _SUBPIXEL_BITS = 4
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """One object before it is drawn: centre, radius and rotation, in pixels and radians."""
 
     label: int
@@ -44,6 +44,15 @@ class _Shape:
         else:
             return self._place(_cross())
         return self._place(np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None])
+
+    def mask(self, size: Size) -> np.ndarray:
+        """``(H, W)`` uint8: how much of each pixel it covers, up to 255."""
+        mask = np.zeros(size, dtype=np.uint8)
+        _fill(mask, self.outline(), 255)
+        if CLASS_NAMES[self.label] == "ring":
+            hole = Shape(self.label, self.x, self.y, self.radius * 0.55, self.angle)
+            _fill(mask, hole.outline(), 0)
+        return mask
 
     def _place(self, points: np.ndarray) -> np.ndarray:
         turn = np.array([[math.cos(self.angle), math.sin(self.angle)], [-math.sin(self.angle), math.cos(self.angle)]])
@@ -132,9 +141,9 @@ class ShapesDataset:
             none,
         )
 
-    def _arrange(self, random: np.random.Generator) -> list[_Shape]:
+    def _arrange(self, random: np.random.Generator) -> list[Shape]:
         """Small to large objects; a later one hides at most a part of an earlier one."""
-        shapes: list[_Shape] = []
+        shapes: list[Shape] = []
         boxes: list[np.ndarray] = []
         wanted = 0 if random.random() < _EMPTY_IMAGES else int(random.integers(1, _MAX_OBJECTS + 1))
         for _ in range(wanted * 4):
@@ -142,7 +151,7 @@ class ShapesDataset:
                 break
             radius = min(self.size) * 0.085 * 4.2 ** random.random()
             x, y = random.uniform(0, self.size.width), random.uniform(0, self.size.height)
-            shape = _Shape(int(random.integers(len(CLASS_NAMES))), x, y, radius, random.uniform(0, 2 * math.pi))
+            shape = Shape(int(random.integers(len(CLASS_NAMES))), x, y, radius, random.uniform(0, 2 * math.pi))
             box = shape.box(self.size)
             whole = np.prod(np.ptp(shape.outline(), axis=0))
             if np.prod(box[2:] - box[:2]) > 0.7 * whole and all(_hidden(box, other) < _MAX_HIDDEN for other in boxes):
@@ -151,11 +160,8 @@ class ShapesDataset:
         return shapes
 
     def _background(self, random: np.random.Generator) -> np.ndarray:
-        """Smooth texture at several scales; the hard variant adds stripes and fragments."""
-        image = np.full((*self.size, 3), random.uniform(60, 190, 3))
-        for cells in (3, 8, 24):
-            coarse = random.normal(0, 14, (cells, cells, 3)).astype(np.float32)
-            image += cv2.resize(coarse, (self.size.width, self.size.height), interpolation=cv2.INTER_CUBIC)
+        """Smooth texture; the hard variant adds stripes and fragments."""
+        image = texture(self.size, random)
         if self.hard:
             for _ in range(60):
                 ends = random.uniform(0, 1, 4) * ([self.size.width, self.size.height] * 2)
@@ -164,21 +170,44 @@ class ShapesDataset:
                 cv2.line(image, (x1, y1), (x2, y2), colour, width, cv2.LINE_AA)
         return image
 
-    def _draw(self, image: np.ndarray, shape: _Shape, random: np.random.Generator) -> None:
-        hue = (
-            random.uniform(0, 180) if self.hard else (shape.label * 180 / len(CLASS_NAMES) + random.normal(0, 4)) % 180
-        )
-        hsv = np.array([[[hue, random.uniform(130, 255), random.uniform(110, 255)]]], dtype=np.uint8)
-        colour = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(float)
-        mask = np.zeros(self.size, dtype=np.uint8)
-        _fill(mask, shape.outline(), 255)
-        if CLASS_NAMES[shape.label] == "ring":
-            hole = _Shape(shape.label, shape.x, shape.y, shape.radius * 0.55, shape.angle)
-            _fill(mask, hole.outline(), 0)
-        share = mask[..., None] / 255
+    def _draw(self, image: np.ndarray, shape: Shape, random: np.random.Generator) -> None:
+        hue = random.uniform(0, 180) if self.hard else class_hue(shape.label, random)
+        colour = vivid_colour(hue, random)
         # Light from one side, so that the surface is no flat colour.
         ramp = np.linspace(-1, 1, self.size.width)[None, :, None] * random.uniform(-60, 60)
-        image[:] = image * (1 - share) + (colour + ramp).clip(0, 255) * share
+        blend(image, shape, (colour + ramp).clip(0, 255))
+
+
+def texture(size: Size, random: np.random.Generator) -> np.ndarray:
+    """``(H, W, 3)`` float64: a colour that changes smoothly, at several scales."""
+    image = np.full((*size, 3), random.uniform(60, 190, 3))
+    for cells in (3, 8, 24):
+        coarse = random.normal(0, 14, (cells, cells, 3)).astype(np.float32)
+        image += cv2.resize(coarse, (size.width, size.height), interpolation=cv2.INTER_CUBIC)
+    return image
+
+
+def class_hue(label: int, random: np.random.Generator) -> float:
+    """Close to that of the class, in 0..180 as OpenCV has it."""
+    return float((label * 180 / len(CLASS_NAMES) + random.normal(0, 4)) % 180)
+
+
+def vivid_colour(hue: float, random: np.random.Generator) -> np.ndarray:
+    """``(3,)`` float64: some RGB colour of a hue."""
+    hsv = np.array([[[hue, random.uniform(130, 255), random.uniform(110, 255)]]], dtype=np.uint8)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(float))
+
+
+def blend(image: np.ndarray, shape: Shape, surface: np.ndarray) -> None:
+    """Puts a shape into an image of floats.
+
+    Args:
+        image: ``(H, W, 3)``; is changed.
+        shape: covers its edge's pixels in part.
+        surface: its colours, ``(H, W, 3)`` or what spreads to that.
+    """
+    share = shape.mask(Size(*image.shape[:2]))[..., None] / 255
+    image[:] = image * (1 - share) + surface * share
 
 
 def _hidden(over: np.ndarray, under: np.ndarray) -> float:

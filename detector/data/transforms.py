@@ -6,30 +6,17 @@ configuration names. All randomness of a sample comes from (seed, position), who
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import os
-import random
-import warnings
-from collections.abc import Sequence
-from typing import Any
-
-import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from detector.config.schema import Augmentation, DataConfig, EvaluationConfig, ResizeConfig
+from detector.config.data_schema import DataConfig, ResizeConfig
+from detector.config.schema import EvaluationConfig
+from detector.data.augmentation import Augmenter
 from detector.data.randomness import Purpose, random_stream
-from detector.errors import ConfigError, one_line, quote
 from detector.structures import Sample, Size, Target
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for news when imported
-
-# An object of which a crop leaves less than this share is no longer that object.
-_MIN_VISIBLE = 0.1
 
 
 def resized_size(size: Size, short_side: int, max_long_side: int) -> Size:
@@ -114,7 +101,7 @@ class TrainTransform:
     def __init__(self, config: DataConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        self._augment = _compose(config.augmentations) if config.augmentations else None
+        self._augmenter = Augmenter(config.augmentations, seed, with_boxes=True)
 
     def __call__(self, sample: Sample, position: int) -> tuple[Tensor, Target]:
         """Makes a sample ready for training.
@@ -142,72 +129,10 @@ class TrainTransform:
 
     def augment(self, sample: Sample, position: int) -> Sample:
         """Applies the configured augmentations alone; the image keeps its resolution unless they change it."""
-        if self._augment is None:
+        if not self._augmenter.transforms:
             return sample
-        stream = random_stream(Purpose.AUGMENTATION, self.seed, position)
-        self._augment.set_random_state(stream, random.Random(int(stream.integers(2**62))))
-        from albumentations.augmentations.crops.transforms import CropSizeError
-
-        try:
-            result = self._augment(image=sample.image, bboxes=sample.boxes, rows=np.arange(len(sample.boxes)))
-        except (ValueError, NotImplementedError, cv2.error, CropSizeError) as error:
-            reason = quote(" ".join(str(error).split()), 200)[1:-1]
-            raise ConfigError(f"data.augmentations: at image {one_line(sample.info.path)}: {reason}") from None
-        image = result["image"]
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ConfigError(
-                "data.augmentations: their result is no RGB image of 8 bits; the network normalises itself"
-            )
+        numbered = {"bboxes": sample.boxes, "rows": np.arange(len(sample.boxes))}
+        result = self._augmenter(sample.image, position, sample.info.path, **numbered)
         kept = sample.keep(np.asarray(result["rows"], dtype=np.int64))
         boxes = np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4)
-        return Sample(image, boxes, kept.labels, kept.crowd, kept.difficult, sample.info)
-
-
-def _compose(augmentations: Sequence[Augmentation]) -> Any:
-    import albumentations
-
-    transforms = [_transform(item, f"data.augmentations.{number}") for number, item in enumerate(augmentations)]
-    # Boxes that leave the image are cut, and dropped when little is left of them.
-    boxes = albumentations.BboxParams(
-        format="pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True,
-        min_visibility=_MIN_VISIBLE, min_width=1, min_height=1,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Got processor for bboxes")  # all transforms are of colours alone
-        return albumentations.Compose(transforms, bbox_params=boxes)
-
-
-def _transform(item: Augmentation, key: str) -> Any:
-    """One transform of albumentations; unlike there, an unknown argument is an error."""
-    import albumentations
-
-    kinds = {
-        name: kind
-        for name, kind in vars(albumentations).items()
-        if inspect.isclass(kind)
-        and issubclass(kind, albumentations.BasicTransform)
-        and kind.__module__ != "albumentations.core.transforms_interface"
-    }
-    kind = kinds.get(item.name)
-    if kind is None:
-        near = difflib.get_close_matches(item.name, kinds, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{key}.name: albumentations has no transform {quote(item.name)}{hint}")
-    known = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
-    unknown = sorted(set(item.arguments) - set(known))
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
-        raise ConfigError(f"{key}.arguments: {item.name} has no argument {quote(unknown[0])}; {hint}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return kind(**{name: _plain(value) for name, value in item.arguments.items()})
-    except (ValueError, TypeError, NotImplementedError, Warning) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{key}.arguments: {item.name}: {quote(reason, 200)[1:-1]}") from None
-
-
-def _plain(value: Any) -> Any:
-    """YAML knows no tuples; albumentations wants them for ranges."""
-    return tuple(value) if isinstance(value, list) else value
+        return Sample(result["image"], boxes, kept.labels, kept.crowd, kept.difficult, sample.info)

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from detector.errors import WeightsError, one_line, quote
-from detector.weights.numpy_pickle import PickledArray, read_numpy_pickle
-from detector.weights.pickle_shape import refuse_nested_tuples
+from detector.numpy_pickle import PickledArray, read_numpy_pickle
+from detector.pickle_shape import refuse_nested_tuples
 
 _ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -116,7 +116,8 @@ def _refused(error: BaseException) -> str:
 
 def _read_numpy_pickle(path: Path) -> Any:
     try:
-        return read_numpy_pickle(path)
+        with path.open("rb") as file:
+            return read_numpy_pickle(file)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: holds more than numpy arrays and plain values, and is not opened ({quote(str(error), 80)})"

@@ -1,7 +1,8 @@
 """How other toolkits name the tensors of this network, and what comes with their weights.
 
 A layout is recognised by its keys. Each has a table of rules that turn a key of ours into the name it has there; one
-table serves both directions.
+table serves both directions. A key of ours is a detector's; the stages of a classifier go by the same keys, and its
+class layer is ``class_layer``.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Layout:
         marks: keys that a file of this layout holds, all of them.
         rules: regular expressions with replacements, applied in order to each key of ours.
         conventions: what published weights of this layout were trained with; None where the file itself says.
-        whole: holds the RPN and the class layers, not the ResNet alone.
+        whole: holds all of the network, the RPN and the class layers, too, not the ResNet alone.
         ratio_major: the RPN's channels are ordered by aspect ratio, then size; ours by size, then ratio.
         affine_norms: norms have a scale and a shift alone, their statistics are folded in.
     """
@@ -73,16 +74,27 @@ class Layout:
     ratio_major: bool = False
     affine_norms: bool = False
 
+    @property
+    def ours(self) -> bool:
+        """Of this toolkit."""
+        return self.conventions is None
+
     def names(self, keys: Iterable[str]) -> dict[str, str]:
         """Each key of ours that this layout knows, with its name there."""
         found = {}
         for key in keys:
-            name = key
+            name, known = key, not self.rules
             for pattern, replacement in self.rules:
-                name = re.sub(pattern, replacement, name)
-            if name != key or not self.rules:
+                name, count = re.subn(pattern, replacement, name)
+                known = known or bool(count)
+            if known:
                 found[key] = name
         return found
+
+
+def detector_key(key: str) -> str:
+    """A key of a network of ours, detector or classifier, as a detector has it."""
+    return re.sub(r"^conv5_x\.", "roi_head.conv5_x.", key)
 
 
 def _stage_as_layer(match: re.Match[str]) -> str:
@@ -103,6 +115,17 @@ _TORCHVISION_BLOCK: tuple[Rule, ...] = (
 
 OWN = Layout("detector", ("backbone.conv1.conv.weight", "rpn.conv.weight", "roi_head.class_layer.weight"), ())
 
+# Not among LAYOUTS: the settings in the file say that it is one.
+OWN_CLASSIFIER = Layout(
+    "classifier",
+    (),
+    (
+        (r"^roi_head\.conv5_x\.", "conv5_x."),
+        (r"^(backbone|class_layer|network)\.", r"\1."),
+    ),
+    whole=False,
+)
+
 TORCHVISION = Layout(
     "torchvision",
     ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
@@ -110,6 +133,7 @@ TORCHVISION = Layout(
         (r"^backbone\.conv1\.conv\.", "conv1."),
         (r"^backbone\.conv1\.norm\.", "bn1."),
         (r"^(?:backbone|roi_head)\.conv([2345])_x\.", _stage_as_layer),
+        (r"^class_layer\.", "fc."),
         *_TORCHVISION_BLOCK,
     ),
     _TORCHVISION,
@@ -190,10 +214,10 @@ CAFFE = Layout(
 LAYOUTS = (OWN, DETECTRON2, MMDETECTION, DETECTRON2_BACKBONE, TORCHVISION, CAFFE)
 
 
-def recognise(keys: Iterable[str]) -> Layout | None:
-    """The layout that a file with these keys is in; None if it is none of those known."""
+def recognise(keys: Iterable[str], layouts: Iterable[Layout] = LAYOUTS) -> Layout | None:
+    """The layout that a file with these keys is in; None if it is none of the given ones."""
     present = set(keys)
-    return next((layout for layout in LAYOUTS if present.issuperset(layout.marks)), None)
+    return next((layout for layout in layouts if present.issuperset(layout.marks)), None)
 
 
 def from_layout(

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from detector.config.load import parse_config
-from detector.config.schema import ModelConfig
-from detector.errors import WeightsError, one_line, quote
+from detector.config.schema import Config, ModelConfig
+from detector.errors import ConfigError, WeightsError, one_line, quote
+from detector.weights.bridge import refuse_other_networks, taken_from_classifier
 from detector.weights.files import read_tensors
-from detector.weights.layouts import OWN, TORCHVISION, Conventions, Layout, depth_of, from_layout, recognise
+from detector.weights.layouts import (
+    LAYOUTS,
+    OWN,
+    OWN_CLASSIFIER,
+    TORCHVISION,
+    Conventions,
+    Layout,
+    depth_of,
+    detector_key,
+    from_layout,
+    recognise,
+)  # fmt: skip
 from detector.weights.own_file import WeightsInfo, parse_info
+from detector.weights.published import RESNETS, published
+from detector.weights.report import LoadReport
 
 _log = logging.getLogger(__name__)
 
-_TORCHVISION_PREFIX = "torchvision:"
-# Layers whose shape follows the classes of the data set; fine-tuning starts them anew.
-CLASS_LAYERS = ("roi_head.class_layer.", "roi_head.box_layer.")
+TORCHVISION_PREFIX = "torchvision:"
+# Layers whose shape follows the classes of the data set; fine-tuning starts them anew. The last two are the classic
+# networks' of torchvision.
+CLASS_LAYERS = (
+    "roi_head.class_layer.", "roi_head.box_layer.", "class_layer.", "network.fc.", "network.classifier.6.",
+)  # fmt: skip
+_RESNET_KEYS = ("backbone.", "roi_head.conv5_x.", "conv5_x.")
 # In files, but of no use here.
 _IGNORED = ("pixel_mean", "pixel_std", "num_batches_tracked")
 
@@ -43,41 +61,22 @@ class Weights:
     tensors: dict[str, Tensor]
     info: WeightsInfo | None = None
 
+    @cached_property
+    def config(self) -> Config | None:
+        """The settings in the file; None for files of other toolkits.
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of every tensor.
-
-    Attributes:
-        source: the file.
-        layout: its name.
-        matched: our keys that were filled.
-        missing: our keys that the file does not have.
-        unexpected: names in the file that have no place in the model.
-        wrong_shape: our keys whose tensor in the file has another shape, with both shapes.
-    """
-
-    source: str
-    layout: str
-    matched: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    wrong_shape: tuple[str, ...]
-
-    def lines(self) -> list[str]:
-        """The report for people, each tensor by name."""
-        counts = f"{len(self.matched)} tensors matched, {len(self.missing)} missing"
-        head = f"{self.source} ({self.layout} layout): {counts}, {len(self.unexpected)} unexpected"
-        lines = [f"{head}, {len(self.wrong_shape)} of another shape"]
-        for title, names in (
-            ("missing", self.missing), ("unexpected", self.unexpected), ("another shape", self.wrong_shape),
-        ):  # fmt: skip
-            lines += [f"  {title}: {', '.join(quote(name, 120)[1:-1] for name in names)}"] if names else []
-        return lines
+        Raises:
+            ConfigError: they cannot be read.
+        """
+        return parse_config(self.info.config, f"{self.source}: its configuration") if self.info else None
 
 
-def read_weights(path: str | Path) -> Weights:
+def read_weights(path: str | Path, layouts: Iterable[Layout] = LAYOUTS) -> Weights:
     """Reads any weights file and recognises its layout.
+
+    Args:
+        path: the file.
+        layouts: those that files of other toolkits may have.
 
     Raises:
         WeightsError: it cannot be read, or its layout is none of those known.
@@ -85,10 +84,11 @@ def read_weights(path: str | Path) -> Weights:
     tensors, metadata = read_tensors(Path(path))
     info = parse_info(metadata, Path(path))
     if info is not None:
-        return Weights(str(path), OWN, tensors, info)
+        weights = Weights(str(path), OWN, tensors, info)
+        return replace(weights, layout=OWN_CLASSIFIER) if _is_classifier(weights) else weights
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    layout = recognise(tensors)
+    layout = recognise(tensors, layouts)
     if layout is None:
         hint = ""
         if any(key.startswith(("neck.", "backbone.fpn_", "backbone.bottom_up.")) for key in tensors):
@@ -98,6 +98,13 @@ def read_weights(path: str | Path) -> Weights:
             f"wanted is a file of this toolkit, of detectron2, mmdetection, torchvision or caffe{hint}"
         )
     return Weights(str(path), layout, tensors)
+
+
+def _is_classifier(weights: Weights) -> bool:
+    try:
+        return weights.config is not None and weights.config.model.classifier is not None
+    except ConfigError:  # told by whoever needs the settings
+        return False
 
 
 def load_initial(model: nn.Module, config: ModelConfig) -> LoadReport | None:
@@ -110,20 +117,44 @@ def load_initial(model: nn.Module, config: ModelConfig) -> LoadReport | None:
     """
     if config.weights is None:
         return None
-    if config.weights.startswith(_TORCHVISION_PREFIX):
-        _refuse_contradictions(config, Weights(config.weights, TORCHVISION, {}))
-        name = config.weights.removeprefix(_TORCHVISION_PREFIX)
-        weights = Weights(config.weights, TORCHVISION, _from_torchvision(name))
+    if config.weights.startswith(TORCHVISION_PREFIX):
+        weights = published_weights(config, TORCHVISION, "ResNet", RESNETS)
     else:
         weights = read_weights(config.weights)
-        _refuse_contradictions(config, weights)
+        if weights.config is not None:
+            refuse_other_networks(weights.source, weights.config.model)
+        refuse_contradictions(config, weights)
     report = fill(model, config, weights, renew_classes=True)
     for line in report.lines():
         _log.info("%s", line)
+    if weights.layout is OWN_CLASSIFIER and weights.info is not None:
+        _log.info("%s", taken_from_classifier(weights.source, weights.info, config, len(report.matched)))
     return report
 
 
-def _refuse_contradictions(config: ModelConfig, weights: Weights) -> None:
+def published_weights(config: ModelConfig, layout: Layout, family: str, networks: Sequence[str]) -> Weights:
+    """What ``model.weights: torchvision:NAME`` names, found to agree with the settings before it is fetched.
+
+    Args:
+        config: the settings.
+        layout: of the weights.
+        family: as of ``published``.
+        networks: as of ``published``.
+
+    Raises:
+        WeightsError: there are no such weights, they cannot be had, or they contradict a setting.
+    """
+    source = str(config.weights)
+    refuse_contradictions(config, Weights(source, layout, {}))
+    return Weights(source, layout, published(source.removeprefix(TORCHVISION_PREFIX), family, networks))
+
+
+def refuse_contradictions(config: ModelConfig, weights: Weights) -> None:
+    """Makes an error of settings that the weights were not made for.
+
+    Raises:
+        WeightsError: one line each.
+    """
     problems = contradictions(config, weights)
     if problems:
         raise WeightsError("\n".join(f"{weights.source}: {problem}" for problem in problems))
@@ -135,7 +166,7 @@ def contradictions(config: ModelConfig, weights: Weights) -> list[str]:
     lines = []
     for field in fields(Conventions):
         found, wanted = getattr(ours, field.name), getattr(theirs, field.name)
-        if found == wanted or (field.name == "stride_in_1x1" and config.backbone.depth < 50):
+        if found == wanted or not _matters(field.name, config):
             continue
         if field.name == "batch_norm":
             shown = "frozen_batch or batch" if wanted else "group"
@@ -144,6 +175,14 @@ def contradictions(config: ModelConfig, weights: Weights) -> list[str]:
             section = "model.backbone" if field.name == "stride_in_1x1" else "model"
             lines.append(f"{section}.{field.name} is {_yaml(found)}, but these weights need {_yaml(wanted)}")
     return lines
+
+
+def _matters(convention: str, config: ModelConfig) -> bool:
+    """Whether the configured network can follow a convention or not."""
+    network = config.classifier.network if config.classifier else "resnet"
+    if convention == "stride_in_1x1":
+        return network == "resnet" and config.backbone.depth >= 50
+    return convention != "batch_norm" or network in ("resnet", "cifar")
 
 
 def adopt_conventions(config: ModelConfig, weights: Weights) -> ModelConfig:
@@ -166,8 +205,8 @@ def adopt_conventions(config: ModelConfig, weights: Weights) -> ModelConfig:
 
 def _conventions(config: ModelConfig, weights: Weights) -> Conventions:
     """What the weights were made for; where neither layout nor file tell, what is configured."""
-    if weights.info is not None:
-        return Conventions.of(parse_config(weights.info.config, f"{weights.source}: its configuration").model)
+    if weights.config is not None:
+        return Conventions.of(weights.config.model)
     pixels = [weights.tensors.get(key) for key in ("pixel_mean", "pixel_std")]
     if all(value is not None and value.numel() == 3 for value in pixels):
         mean, std = (tuple(weights.tensors[key].flatten().tolist()) for key in ("pixel_mean", "pixel_std"))
@@ -198,7 +237,9 @@ def fill(model: nn.Module, config: ModelConfig, weights: Weights, renew_classes:
         WeightsError: names what is missing, of another shape or not finite.
     """
     expected = model.state_dict()
-    tensors, unexpected = from_layout(weights.layout, weights.tensors, expected, config.anchors)
+    keys = {detector_key(key): key for key in expected}
+    found, unexpected = from_layout(weights.layout, weights.tensors, keys, config.anchors)
+    tensors = {keys.get(key, key): value for key, value in found.items()}
     unexpected = [name for name in unexpected if not name.endswith(_IGNORED)]
     shapes = {
         key: f"{key} is {one_line(tuple(tensors[key].shape), 80)}, the model wants {tuple(value.shape)}"
@@ -225,7 +266,8 @@ def fill(model: nn.Module, config: ModelConfig, weights: Weights, renew_classes:
 def _check(
     report: LoadReport, weights: Weights, config: ModelConfig, shapes: Mapping[str, str], renew_classes: bool
 ) -> None:
-    depth = depth_of(weights.tensors)
+    is_resnet = config.classifier is None or config.classifier.network == "resnet"
+    depth = depth_of(weights.tensors) if is_resnet else None
     if depth and depth != config.backbone.depth:
         raise WeightsError(
             f"{weights.source}: does not fit the model: model.backbone.depth is {config.backbone.depth}, "
@@ -233,35 +275,11 @@ def _check(
         )
     missing: Sequence[str] = report.missing
     if not weights.layout.whole:
-        missing = [key for key in missing if key.startswith(("backbone.", "roi_head.conv5_x."))]
+        missing = [key for key in missing if key.startswith(_RESNET_KEYS)]
     wrong = [line for key, line in shapes.items() if not (renew_classes and key.startswith(CLASS_LAYERS))]
-    unused: Sequence[str] = report.unexpected if weights.layout is OWN else ()
+    unused: Sequence[str] = report.unexpected if weights.layout.ours and weights.layout.whole else ()
     problems = [*wrong, *(f"{key} is missing" for key in missing)]
     problems += [f"{one_line(key, 100)} is unexpected" for key in unused]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(f"{weights.source}: does not fit the model: {'; '.join(problems[:3])}{more}")
-
-
-def _from_torchvision(name: str) -> dict[str, Tensor]:
-    """Weights by torchvision's name and address, kept in torch's cache folder; read as strangers' files are."""
-    from torchvision.models import get_model_weights, get_weight
-
-    known = [str(item) for depth in (18, 34, 50, 101, 152) for item in get_model_weights(f"resnet{depth}")]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
-        raise WeightsError(f"model.weights: torchvision has no ResNet weights {quote(name)}; {hint}")
-    weights = get_weight(name)
-    cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    try:
-        if not cache.is_file():
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            digest = cache.stem.rsplit("-", 1)[1]
-            torch.hub.download_url_to_file(weights.url, str(cache), digest)
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"model.weights: {name} cannot be downloaded ({quote(str(error), 80)}); fetch {weights.url} on a machine "
-            f"with a network and put it at {cache}, or set model.weights to the file, or to null for random weights"
-        ) from None
-    return read_tensors(cache)[0]

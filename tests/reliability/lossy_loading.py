@@ -29,7 +29,7 @@ from detector.errors import DetectorError
 from detector.models import resnet
 from detector.structures import Sample, Size
 from tests.reliability.runs import NARROW
-from tests.tiny import tiny_config, write_tiny
+from tests.tiny import evaluation_batches, tiny_config, write_tiny
 
 SHAPES = ShapesDataset(40, 0, Size(64, 80), hard=False)
 LARGE = "data.resize={train_short_side: [500], test_short_side: 500, max_long_side: 800}"
@@ -71,7 +71,7 @@ def fail(fault: str | Exception) -> None:
 
 
 def evaluation_of(data: Any, *overrides: str) -> EvaluationBatches:
-    return EvaluationBatches(data, range(len(data)), tiny_config(*overrides))
+    return evaluation_batches(data, range(len(data)), tiny_config(*overrides))
 
 
 def training_on(data: Any, *overrides: str) -> TrainingBatches:

@@ -25,7 +25,7 @@ from detector.data.shapes import ShapesDataset
 from detector.data.transforms import TrainTransform
 from detector.errors import DatasetError, ImageError, WorkerError
 from detector.structures import Sample, Size
-from tests.tiny import tiny_config
+from tests.tiny import evaluation_batches, tiny_config
 
 CPU = torch.device("cpu")
 SHAPES = ShapesDataset(10, 0, Size(64, 80), hard=False)
@@ -72,13 +72,13 @@ def test_workers_change_nothing_in_training(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing_in_evaluation(workers: int) -> None:
-    batches = EvaluationBatches(SHAPES, range(10), tiny_config("evaluation.batch_size=3"))
+    batches = evaluation_batches(SHAPES, range(10), tiny_config("evaluation.batch_size=3"))
     assert_equal(loaded(batches, 4, workers), loaded(batches, 4))
 
 
 def test_batches_reach_workers_that_are_not_forked() -> None:
     # Everywhere but on Linux, and there from Python 3.14 on, workers get what they need through a pipe.
-    for batches in (training(), EvaluationBatches(SHAPES, range(10), tiny_config())):
+    for batches in (training(), evaluation_batches(SHAPES, range(10), tiny_config())):
         sent = pickle.loads(pickle.dumps(batches))
         assert_equal(loaded(sent, 4), loaded(batches, 4))
 
@@ -174,13 +174,13 @@ def test_images_of_one_batch_are_padded_to_the_largest() -> None:
 
 
 def test_evaluation_takes_every_image_once_in_order() -> None:
-    batches = EvaluationBatches(SHAPES, [7, 1, 2, 9, 0], tiny_config("evaluation.batch_size=2"))
+    batches = evaluation_batches(SHAPES, [7, 1, 2, 9, 0], tiny_config("evaluation.batch_size=2"))
     assert len(batches) == 3
     assert [batch.indices for batch in loaded(batches, 3)] == [(7, 1), (2, 9), (0,)]
 
 
 def test_evaluation_has_no_targets_and_no_augmentation() -> None:
-    batch = loaded(EvaluationBatches(SHAPES, [3], tiny_config(AUGMENTED)), 1)[0]
+    batch = loaded(evaluation_batches(SHAPES, [3], tiny_config(AUGMENTED)), 1)[0]
     assert batch.targets == ()
     assert (batch.images.pixels[0].numpy().transpose(1, 2, 0) == SHAPES[3].image).all()
 
@@ -205,7 +205,7 @@ def spoilt(tmp_path: Path) -> DetectionDataset:
 
 def message_in_evaluation(dataset: DetectionDataset, workers: int) -> str:
     with pytest.raises(ImageError) as caught:
-        loaded(EvaluationBatches(dataset, range(10), tiny_config()), 10, workers)
+        loaded(evaluation_batches(dataset, range(10), tiny_config()), 10, workers)
     return str(caught.value)
 
 
@@ -223,7 +223,7 @@ def test_a_bad_image_has_the_same_message_from_a_worker(spoilt: DetectionDataset
 
 
 def test_batches_before_a_bad_image_are_given_out(spoilt: DetectionDataset) -> None:
-    iterator = iterate(EvaluationBatches(spoilt, range(10), tiny_config()), range(10), 1, CPU, 60)
+    iterator = iterate(evaluation_batches(spoilt, range(10), tiny_config()), range(10), 1, CPU, 60)
     assert [next(iterator).indices for _ in range(3)] == [(0,), (1,), (2,)]
     with pytest.raises(ImageError):
         next(iterator)
@@ -235,7 +235,7 @@ def test_a_wrong_size_arrives_as_an_error_of_the_data_set(tmp_path: Path, worker
     Image.new("RGB", (50, 50)).save(tmp_path / "images/000000.png")
     dataset = open_coco(tmp_path / "images", tmp_path / "annotations.json", None, False, 10_000)
     with pytest.raises(DatasetError, match="000000.png: the image is 50 x 50, but its annotation says 80 x 64"):
-        loaded(EvaluationBatches(dataset, [0], tiny_config()), 1, workers)
+        loaded(evaluation_batches(dataset, [0], tiny_config()), 1, workers)
 
 
 # Left out instead
@@ -324,7 +324,7 @@ def test_a_data_set_without_any_good_image_ends_with_one_line(spoilt: DetectionD
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_leaves_a_bad_image_without_a_substitute(spoilt: DetectionDataset, workers: int) -> None:
     config = tiny_config("evaluation.batch_size=2", "data.on_bad_sample=skip")
-    batches = loaded(EvaluationBatches(spoilt, range(6), config), 3, workers)
+    batches = loaded(evaluation_batches(spoilt, range(6), config), 3, workers)
     assert [batch.indices for batch in batches] == [(0, 1), (2,), (4, 5)]
     assert [len(batch.images) for batch in batches] == [2, 1, 2]
     assert [[item.path for item in batch.bad] for batch in batches] == [[], [spoilt.info(BAD).path], []]
@@ -333,7 +333,7 @@ def test_evaluation_leaves_a_bad_image_without_a_substitute(spoilt: DetectionDat
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_chunk_of_bad_images_alone_is_empty(spoilt: DetectionDataset, workers: int) -> None:
     config = tiny_config("data.on_bad_sample=skip")
-    (batch,) = loaded(EvaluationBatches(spoilt, [BAD], config), 1, workers)
+    (batch,) = loaded(evaluation_batches(spoilt, [BAD], config), 1, workers)
     assert (len(batch.images), batch.indices, len(batch.bad)) == (0, (), 1)
 
 
@@ -368,14 +368,14 @@ class Failing:
 
 def test_a_worker_that_dies_is_a_lost_worker() -> None:
     with pytest.raises(WorkerError, match="a loader worker was lost while preparing ") as caught:
-        loaded(EvaluationBatches(Failing(None), range(10), tiny_config()), 10, workers=1)
+        loaded(evaluation_batches(Failing(None), range(10), tiny_config()), 10, workers=1)
     assert caught.value.exit_code == 5
     assert str(caught.value).isprintable()
 
 
 def test_a_lost_worker_is_told_once() -> None:
     with pytest.raises(WorkerError):
-        loaded(EvaluationBatches(Failing(None), range(10), tiny_config()), 10, workers=1)
+        loaded(evaluation_batches(Failing(None), range(10), tiny_config()), 10, workers=1)
     # torch looks for dead workers whenever any child ends.
     subprocess.run([sys.executable, "-c", ""], check=True)
 
@@ -384,7 +384,7 @@ def test_a_lost_worker_is_told_once() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bug_of_a_data_set_is_not_taken_for_a_lost_worker(error: type[Exception], workers: int) -> None:
     with pytest.raises(error, match="mine"):
-        loaded(EvaluationBatches(Failing(error), range(10), tiny_config()), 10, workers)
+        loaded(evaluation_batches(Failing(error), range(10), tiny_config()), 10, workers)
 
 
 def test_workers_use_one_thread() -> None:
@@ -393,14 +393,14 @@ def test_workers_use_one_thread() -> None:
             raise ValueError(f"{torch.get_num_threads()} threads")
 
     with pytest.raises(ValueError, match="1 threads"):
-        loaded(EvaluationBatches(Threads(None), [0], tiny_config()), 1, workers=1)
+        loaded(evaluation_batches(Threads(None), [0], tiny_config()), 1, workers=1)
 
 
 def test_no_worker_outlives_an_error(spoilt: DetectionDataset) -> None:
     # Else the program ends seconds late, and workers that are started next print tracebacks.
     before = set(children())
     with contextlib.suppress(ImageError):
-        loaded(EvaluationBatches(spoilt, range(10), tiny_config()), 10, workers=2)
+        loaded(evaluation_batches(spoilt, range(10), tiny_config()), 10, workers=2)
     assert set(children()) <= before
 
 

@@ -17,7 +17,7 @@ JUSTIFIED = {
     ("detector/engine/divergence.py", "torch.save"),  # into a DurableFile
     ("detector/weights/export.py", "torch.save"),  # renamed when it is whole
     ("detector/weights/export.py", "pickle.dump"),  # what detectron2 reads
-    ("detector/weights/numpy_pickle.py", "pickle.Unpickler"),  # restricted by its find_class
+    ("detector/numpy_pickle.py", "pickle.Unpickler"),  # restricted by its find_class
     ("detector/weights/files.py", "pickle.Unpickler"),  # the same, where all is in one file
 }
 NEVER = {

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.data.shapes import CLASS_NAMES, ShapesDataset, _Shape
+from detector.data.shapes import CLASS_NAMES, Shape, ShapesDataset
 from detector.structures import Size
 
 SIZE = Size(64, 80)
@@ -119,7 +119,7 @@ def test_in_the_hard_variant_the_colour_tells_nothing() -> None:
 def test_boxes_are_tight_around_the_drawn_pixels(label: int) -> None:
     dataset = shapes(images=1, size=Size(200, 200))
     for number in range(20):
-        shape = _Shape(label, 100.3 + number / 7, 99.1, 10 + number, number * math.pi / 10)
+        shape = Shape(label, 100.3 + number / 7, 99.1, 10 + number, number * math.pi / 10)
         covered = coverage(dataset, shape) >= 0.5
         drawn = [np.flatnonzero(covered.any(axis=axis))[[0, -1]] + (0, 1) for axis in (0, 1)]
         corners = np.stack(drawn, axis=1).reshape(-1)
@@ -127,7 +127,7 @@ def test_boxes_are_tight_around_the_drawn_pixels(label: int) -> None:
         np.testing.assert_allclose(corners, shape.box(dataset.size), atol=1.35)
 
 
-def coverage(dataset: ShapesDataset, shape: _Shape) -> np.ndarray:
+def coverage(dataset: ShapesDataset, shape: Shape) -> np.ndarray:
     """The share of each pixel that a shape covers: what differs between drawing it on black and on white."""
     black, white = np.zeros((*dataset.size, 3)), np.full((*dataset.size, 3), 255.0)
     for canvas in (black, white):

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detector.config import parse_config
-from detector.config.schema import DataConfig
-from detector.data.loader import Batch, EvaluationBatches
+from detector.config.data_schema import DataConfig
+from detector.data.loader import Batch
 from detector.data.shapes import ShapesDataset
 from detector.data.transforms import TrainTransform, resize_fast, resize_image, resized_size, to_pixels
 from detector.errors import ConfigError
 from detector.structures import ImageInfo, Sample, Size, Target
+from tests.tiny import evaluation_batches
 
 EXAMPLES = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 SHAPES = ShapesDataset(30, 0, Size(64, 80), hard=False)
@@ -132,7 +133,7 @@ def test_pixels_are_channels_first() -> None:
 
 def test_outside_training_an_image_is_resized_and_nothing_else() -> None:
     config = parse_config("", "a.yaml", ["data.resize={train_short_side: [7], test_short_side: 24}"])
-    batch = EvaluationBatches(SHAPES, [3], config)[0]
+    batch = evaluation_batches(SHAPES, [3], config)[0]
     assert isinstance(batch, Batch)
     assert (back(batch.images.pixels[0]) == back(resize_image(SHAPES[3].image, Size(24, 30)))).all()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detector.config.schema import CocoSet, Config, DataSet, ShapesSet, VocSet
+from detector.config.data_schema import CifarSet, CocoSet, CropsSet, DataSet, FolderSet, ShapesSet, VocSet
+from detector.config.schema import Config
 from detector.data.build import find_data
 from detector.data.raw.structure import Source
 from detector.data.shapes import ShapesDataset
+from detector.errors import ConfigError
 from detector.structures import Size
 
 
@@ -18,6 +20,7 @@ def configured_sources(config: Config) -> list[Source]:
 
     Raises:
         DatasetError: a file or folder is not there.
+        ConfigError: a set has no boxes.
     """
     sources = []
     for name, item in _named_sets(config):
@@ -40,6 +43,12 @@ def configured_drawings(config: Config) -> dict[str, ShapesDataset]:
 
 
 def _named_sets(config: Config) -> Iterator[tuple[str, DataSet]]:
+    """All sets by name; of crops the set that they are cut from."""
     for split, sets in (("train", config.data.train), ("val", config.data.val)):
         for number, item in enumerate(sets, start=1):
-            yield split if number == 1 else f"{split} {number}", item
+            if isinstance(item, FolderSet | CifarSet):
+                raise ConfigError(
+                    f"data.{split}: a set of the format {item.format} has no boxes to check; pretrain.py itself tells "
+                    "what is wrong with it"
+                )
+            yield split if number == 1 else f"{split} {number}", item.of if isinstance(item, CropsSet) else item

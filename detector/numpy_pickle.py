@@ -6,12 +6,11 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from detector.weights.pickle_shape import refuse_nested_tuples
+from detector.pickle_shape import refuse_nested_tuples
 
 _NDARRAY = object()  # stands for ``numpy.ndarray``, which is only ever an argument
 
@@ -98,14 +97,13 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name}")
 
 
-def read_numpy_pickle(path: Path) -> Any:
-    """What a pickle holds, with a ``PickledArray`` for each array.
+def read_numpy_pickle(file: IO[bytes]) -> Any:
+    """What a pickle holds, with a ``PickledArray`` for each array, and texts of Python 2 as texts.
 
     Raises:
         pickle.UnpicklingError: it names anything beyond arrays, numbers and containers.
         Exception: of many kinds, where it is damaged.
     """
-    with path.open("rb") as file:
-        refuse_nested_tuples(file)
-        file.seek(0)
-        return _Unpickler(file, encoding="latin1").load()
+    refuse_nested_tuples(file)
+    file.seek(0)
+    return _Unpickler(file, encoding="latin1").load()

@@ -1,0 +1,1 @@
+"""Images for classifiers: one label an image, and their way to the network."""
