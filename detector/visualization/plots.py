@@ -12,6 +12,10 @@ from matplotlib.figure import Figure
 from detector.durable import not_a_link
 from detector.errors import MachineError
 
+_CURVES = (
+    ("coco", "AP"), ("coco", "AP50"), ("voc07", "mAP50"), ("voc", "mAP50"), ("classification", "top1"),
+    ("classification", "top5"),
+)  # fmt: skip
 _THIN, _STRONG = "#b9c4d0", "#1f5fa8"
 
 
@@ -57,14 +61,19 @@ def plot_training(path: Path, records: Sequence[dict[str, Any]]) -> None:
     figure = Figure(figsize=(12, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     iterations = [record["iteration"] for record in training]
-    for name in ("loss", "loss_objectness", "loss_rpn_box", "loss_class", "loss_box"):
+    names = [name for name in (training[0] if training else {}) if name.startswith("loss")]
+    for name in names[: 1 if len(names) == 2 else None]:  # a single part is the whole
         values = [record[name] for record in training]
         left.plot(iterations, values, label=name.removeprefix("loss_"), linewidth=2 if name == "loss" else 1)
     left.set(title="Losses", xlabel="iteration", ylim=(0, None))
-    left.legend(fontsize="small")
+    if left.lines:
+        left.legend(fontsize="small")
     middle.plot(iterations, [record["learning_rate"] for record in training], color=_STRONG)
     middle.set(title="Learning rate", xlabel="iteration", ylim=(0, None))
-    for group, name in (("coco", "AP"), ("coco", "AP50"), ("voc07", "mAP50"), ("voc", "mAP50")):
+    if training and "error" in training[0]:
+        accuracy = [1 - record["error"] for record in training]
+        right.plot(iterations, accuracy, color=_THIN, linewidth=1, label="training top1")
+    for group, name in _CURVES:
         points = [
             (record["iteration"], record[group][name])
             for record in evaluations

@@ -27,6 +27,10 @@ BOTH = evaluation(4, coco={"AP": 0.4, "AP50": None}, voc07={"mAP50": 0.6}, voc={
 RUNS: dict[str, list[dict[str, Any]]] = {
     "a whole run": [iteration(1), iteration(2), COCO, iteration(3), iteration(4), BOTH],
     "one iteration": [iteration(1)],
+    "a classifier": [
+        {"iteration": 1, "learning_rate": 0.1, "loss": 1.0, "loss_class": 1.0, "error": 0.5},
+        evaluation(1, classification={"top1": 0.5, "top5": 1.0, "log_loss": 1.0}),
+    ],
     "nothing": [],
     "an evaluation alone": [COCO],
     "iterations without updates": [{"iteration": 1, "learning_rate": 0.1, "skipped": 1}, iteration(2)],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -56,6 +57,31 @@ STYLE: dict[Any, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class CalibrationWords:
+    """What is written at a chart of calibration.
+
+    Attributes:
+        share: of what is true.
+        score: that promised it.
+        things: that have scores.
+        label: of the whole.
+    """
+
+    share: str
+    score: str
+    things: str
+    label: str
+
+
+OF_DETECTIONS = CalibrationWords(
+    "Share that is true",
+    "Score",
+    "Detections",
+    "Share of true detections against their score, and the number of detections",
+)
+
+
 def colour(series: int) -> str:
     """The page's name for the colour of a line."""
     return f"--series-{series % _COLOURS + 1}"
@@ -100,11 +126,12 @@ def draw_f1(curves: Sequence[Mapping[str, Any]], points: Sequence[Any], common: 
         return to_svg(figure, "F1 against the lowest score that counts")
 
 
-def draw_calibration(rows: Sequence[Mapping[str, Any]]) -> Markup:
+def draw_calibration(rows: Sequence[Mapping[str, Any]], words: CalibrationWords = OF_DETECTIONS) -> Markup:
     """The share of true detections against their score, above the number of detections.
 
     Args:
         rows: one a range of scores.
+        words: what is written at the axes.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / 72, 400 / 72), layout="constrained")
@@ -115,13 +142,13 @@ def draw_calibration(rows: Sequence[Mapping[str, Any]]) -> Markup:
             markersize=5, clip_on=False,
         )  # fmt: skip
         _unit(upper, 5)
-        upper.set(ylabel="Share that is true")
+        upper.set(ylabel=words.share)
         lefts, widths = [row["from"] for row in rows], [0.92 * (row["to"] - row["from"]) for row in rows]
         lower.bar(lefts, [row["detections"] for row in rows], width=widths, align="edge", color=FAINT)
-        lower.set(xlabel="Score", ylabel="Detections")
+        lower.set(xlabel=words.score, ylabel=words.things)
         lower.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, integer=True))
         lower.grid(axis="x", visible=False)
-        return to_svg(figure, "Share of true detections against their score, and the number of detections")
+        return to_svg(figure, words.label)
 
 
 def draw_histogram(counts: Sequence[int]) -> Markup:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from detector.evaluation.report import bars, content, overview
 from detector.evaluation.report.numbers import DASH, count, score, several, shorten
 from detector.evaluation.report.pictures import Picture, fit
 
-__all__ = ["Picture", "environment", "write_report"]
+__all__ = ["Picture", "environment", "frame", "write_fitting", "write_report"]
 
 _LIMIT = 5_000_000
 _SLACK = 2_000
@@ -79,13 +79,53 @@ def write_report(
         MachineError: the file cannot be written.
     """
     values = _values(metrics, analysis, provenance)
-    bare = _render(values, pictures, bare=True)
-    shown = fit(pictures, _LIMIT - _SLACK - len(bare.encode()))
-    page = _render(values | {"pictures_left_out": len(pictures) - len(shown)}, shown)
+
+    def render(shown: Sequence[Picture], bare: bool) -> str:
+        return _render(values | {"pictures_left_out": len(pictures) - len(shown)}, shown, bare)
+
+    write_fitting(path, pictures, render)
+
+
+def write_fitting(path: Path, pictures: Sequence[Picture], render: Callable[[Sequence[Picture], bool], str]) -> None:
+    """Writes a page, smaller than 5 MB: pictures shrink, and the last ones go, until it is.
+
+    Args:
+        path: the HTML file.
+        pictures: the most telling first.
+        render: from pictures to the page; a bare one has all but their bytes.
+
+    Raises:
+        MachineError: the file cannot be written.
+    """
+    shown = fit(pictures, _LIMIT - _SLACK - len(render(pictures, True).encode()))
     try:
-        replace_file(path, page)
+        replace_file(path, render(shown, False))
     except OSError as error:
         raise MachineError(f"{path}: the report cannot be written ({error.strerror or error})") from None
+
+
+def frame(sections: dict[str, str], provenance: dict[str, str], warnings: Sequence[str]) -> dict[str, Any]:
+    """What a template needs around its own content: style, script, sections, warnings and origin.
+
+    Args:
+        sections: their titles by id.
+        provenance: title -> text; texts of several lines stand folded at the end.
+        warnings: sentences; without any their section goes.
+    """
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    facts, texts = _sorted_provenance(provenance)
+    return {
+        "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "sections": {key: title for key, title in sections.items() if key != "warnings" or warnings},
+        "run": shorten(provenance.get("Run", ""), 120),
+        "warnings": warnings,
+        "facts": facts,
+        "texts": texts,
+        "count": count,
+        "several": several,
+    }
 
 
 def environment(*folders: Path) -> jinja2.Environment:
@@ -103,7 +143,7 @@ def environment(*folders: Path) -> jinja2.Environment:
     )
 
 
-def _render(values: dict[str, Any], pictures: Sequence[Picture], bare: bool = False) -> str:
+def _render(values: dict[str, Any], pictures: Sequence[Picture], bare: bool) -> str:
     """The page; a bare one has all but the bytes of the pictures."""
     kinds = list(dict.fromkeys(kind for picture in pictures for kind in picture.errors))
     classes = sorted({name for picture in pictures for name in picture.classes})
@@ -128,22 +168,8 @@ def _card(picture: Picture, kinds: list[str], classes: list[str], bare: bool) ->
 
 def _values(metrics: dict[str, Any], analysis: dict[str, Any], provenance: dict[str, str]) -> dict[str, Any]:
     """All that the template shows, pictures left out."""
-    script = (_HERE / "page.js").read_text(encoding="utf-8")
-    facts, texts = _sorted_provenance(provenance)
-    warnings = [str(sentence) for sentence in analysis.get("warnings") or []]
-    sections = {key: title for key, title in _SECTIONS.items() if key != "warnings" or warnings}
     return {
-        "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "sections": sections,
-        "run": shorten(provenance.get("Run", ""), 120),
-        "warnings": warnings,
-        "facts": facts,
-        "texts": texts,
-        "pictures_left_out": 0,
-        "count": count,
-        "several": several,
+        **frame(_SECTIONS, provenance, [str(sentence) for sentence in analysis.get("warnings") or []]),
         **_numbers(metrics, analysis),
         **_charts(analysis),
     }

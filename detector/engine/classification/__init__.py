@@ -1,0 +1,1 @@
+"""Classifiers: evaluation, and what is written about it."""

@@ -1,0 +1,85 @@
+"""Images with the classes that they have and that a classifier gave them."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_SIDE = 320  # The longer side of pictures; names can be read, and a 32x32 image gets cells of ten pixels.
+_FONT, _LINE = 17, 24
+_MARGIN = 8
+_RIGHT, _WRONG = (24, 128, 72), (190, 40, 40)
+_WHITE = (255, 255, 255)
+_ELLIPSIS = "..."
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def enlarge(image: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    """A small image, enlarged by a whole factor so that its pixels stay sharp; a large one, shrunk.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        side: the longer side is at most so long, and more than half of it unless the image is hardly a line.
+    """
+    height, width = image.shape[:2]
+    factor = side // max(height, width)
+    if factor >= 1:
+        return image.repeat(factor, axis=0).repeat(factor, axis=1)
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def draw_answer(image: np.ndarray, true: str, predicted: str | None, probability: float) -> np.ndarray:
+    """An image over a strip, green or red, that names its class and the predicted one.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        true: its class.
+        predicted: the class of the largest probability; None where the network gave no numbers.
+        probability: of that class, 0..1.
+
+    Returns:
+        ``(H', W', 3)`` uint8, RGB.
+    """
+    picture = Image.fromarray(enlarge(image))
+    right = predicted == true
+    strip = 2 * _LINE + _MARGIN
+    canvas = Image.new("RGB", (max(_SIDE, picture.width), picture.height + strip), _WHITE)
+    canvas.paste(picture, ((canvas.width - picture.width) // 2, 0))
+    pen = ImageDraw.Draw(canvas)
+    pen.rectangle((0, picture.height, canvas.width, canvas.height), fill=_RIGHT if right else _WRONG)
+    sure = "" if predicted is None else f"  {probability:.2f}"
+    answer = "no numbers (NaN)" if predicted is None else predicted
+    top = picture.height + _MARGIN // 2
+    _write(pen, top, canvas.width, "class:", true, "")
+    _write(pen, top + _LINE, canvas.width, "right:" if right else "wrong:", answer, sure)
+    return np.asarray(canvas)
+
+
+def _write(pen: ImageDraw.ImageDraw, top: int, width: int, title: str, name: str, after: str) -> None:
+    """A line of the strip; a name too long for it is cut, and never the probability."""
+    font = _font()
+    left = _MARGIN + math.ceil(max(font.getlength(word) for word in ("class:", "right:", "wrong:"))) + _MARGIN
+    room = width - left - _MARGIN - font.getlength(after)
+    pen.text((_MARGIN, top), title, fill=_WHITE, font=font)
+    pen.text((left, top), _fitting(name, room) + after, fill=_WHITE, font=font)
+
+
+def _fitting(name: str, room: float) -> str:
+    """The name, or so much of its beginning as there is room for, on one line."""
+    font, line = _font(), " ".join(name[:200].split())
+    if font.getlength(line) <= room:
+        return line
+    while line and font.getlength(line + _ELLIPSIS) > room:
+        line = line[:-1]
+    return line + _ELLIPSIS
+
+
+@lru_cache(maxsize=1)
+def _font() -> Font:
+    return ImageFont.load_default(_FONT)
