@@ -13,12 +13,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from detector.config import load_config
+    from detector.engine.classifier import Classification, Classifier
     from detector.engine.detector import Detector
     from detector.structures import Detections
 
-__all__ = ["Detections", "Detector", "__version__", "load_config"]
+__all__ = ["Classification", "Classifier", "Detections", "Detector", "__version__", "load_config"]
 
 _HOMES = {
+    "Classification": "detector.engine.classifier",
+    "Classifier": "detector.engine.classifier",
     "Detector": "detector.engine.detector",
     "Detections": "detector.structures",
     "load_config": "detector.config",

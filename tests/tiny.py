@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import yaml
 
 from detector.config import Config, parse_config
+from detector.data.dataset import DetectionDataset
+from detector.data.loader import EvaluationBatches
+from detector.engine.inference import detection_views
 from detector.models.build import build_model
 from detector.models.faster_rcnn import FasterRCNN
 
@@ -38,9 +42,48 @@ evaluation: {proposals: 10}
 """
 
 
+TINY_CLASSIFIER = """
+model:
+  backbone: {norm: batch, frozen_stages: 0, stride_in_1x1: false}
+  classifier: {network: cifar, depth: 8}
+  pixel_order: rgb
+  pixel_mean: [123.675, 116.28, 103.53]
+  pixel_std: [58.395, 57.12, 57.375]
+data:
+  train: [{format: shapes, images: 24, seed: 0, size: [32, 32]}]
+  val: [{format: shapes, images: 12, seed: 1, size: [32, 32]}]
+  resize: {train_short_side: [32], test_short_side: 32, max_long_side: 64}
+  crop: {size: 32, padding: 2}
+  group_by_aspect_ratio: false
+  workers: 0
+training:
+  iterations: 6
+  batch_size: 8
+  learning_rate: 0.05
+  nesterov: true
+  schedule: {kind: cosine, warmup_iterations: 0}
+  log_every: 1
+  checkpoint_every: 2
+  evaluate_every: 6
+evaluation: {batch_size: 4}
+"""
+
+
+def write_tiny_classifier(folder: Path) -> Path:
+    """The configuration of a classifier's run of a second, as a file."""
+    path = folder / "classifier.yaml"
+    path.write_text(TINY_CLASSIFIER, encoding="utf-8")
+    return path
+
+
 def tiny_config(*overrides: str) -> Config:
     """The configuration of a run that takes a second or two."""
     return parse_config(TINY, "tiny.yaml", overrides)
+
+
+def evaluation_batches(dataset: DetectionDataset, indices: Sequence[int], config: Config) -> EvaluationBatches:
+    """The images as a detector sees them."""
+    return EvaluationBatches(dataset, indices, config, detection_views(config))
 
 
 def tiny_model(*overrides: str, seed: int = 0) -> FasterRCNN:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.cli.entry import Parser, run
+from detector.cli.training import refuse_classifier
 from detector.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _benchmark(argv: Sequence[str]) -> int:
     from detector.engine.benchmark.report import format_machine, machine_json
     from detector.engine.device import select_device
 
-    config = load_config(options.config, options.overrides)
+    config = refuse_classifier(load_config(options.config, options.overrides))
     _check(options, config)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -17,8 +17,8 @@ from detector.errors import DetectorError, FailedElsewhere, MachineError, UsageE
 
 _MAX_LINE = 390
 COMMANDS = (
-    "train", "evaluate", "compare", "visualize", "benchmark", "check_dataset", "split_dataset", "convert_dataset",
-    "fetch_dataset", "make_shapes", "convert_weights",
+    "train", "pretrain", "evaluate", "compare", "visualize", "benchmark", "check_dataset", "split_dataset",
+    "convert_dataset", "fetch_dataset", "make_shapes", "convert_weights", "plot_errors",
 )  # fmt: skip
 
 

@@ -109,12 +109,10 @@ def _score_files(options: argparse.Namespace) -> int:
 
 
 def _evaluate_weights(options: argparse.Namespace) -> int:
-    from detector.data.build import open_split
     from detector.engine.device import select_device
     from detector.engine.distributed import join_processes
-    from detector.engine.evaluation import Asked, evaluate_model
-    from detector.engine.setup import model_of
-    from detector.evaluation.score import format_metrics
+    from detector.engine.evaluation import Asked
+    from detector.engine.task import task_of
     from detector.weights.load import read_weights
 
     weights, split = read_weights(options.weights), options.split or "val"
@@ -124,14 +122,19 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
             "convert it first (convert_weights.py --to detector)"
         )
     config = _config(weights.info.config if weights.info else None, options)
+    task = task_of(config)
     _check_verify(options, config.evaluation)
+    if config.model.classifier and (options.store_thresholds or options.metric or options.verify):
+        raise UsageError(
+            f"{options.weights}: holds a classifier; --metric, --verify and --store-thresholds are for detectors"
+        )
     with join_processes(config.training.process_timeout) as processes:
         with processes.together():
             device = select_device(config.device, processes.local_rank)
-            loaded = model_of(weights, config)
+            loaded = task.load(weights, config)
             run = Path(options.weights).parent
             index = run / "index" if (run / "config.yaml").exists() else None  # not beside a file that lies anywhere
-            dataset = open_split(loaded.config, split, loaded.info.class_names, index)
+            dataset = task.open_split(loaded.config, split, loaded.info.class_names, index)
         info = loaded.info
         provenance = {
             "Weights": str(options.weights),
@@ -141,9 +144,9 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
         }
         output = Path(options.output) if options.output else Path(options.weights).parent / "evaluation"
         asked = Asked(options.verify, stages=True, provenance=provenance)
-        metrics = evaluate_model(loaded.model.to(device), dataset, loaded.config, device, processes, output, asked)
+        metrics = task.evaluate(loaded.model.to(device), dataset, loaded.config, device, processes, output, asked)
         if processes.is_main and metrics is not None:
-            print(format_metrics(metrics))
+            print(task.format_metrics(metrics))
             _log.info("written: %s/report.html", output)
             if options.store_thresholds:
                 _store_thresholds(options, dataset.annotations, output)

@@ -214,9 +214,8 @@ def _records(detector: Detector, image_id: str, detections: Detections) -> list[
 
 def _draw_data_set(options: argparse.Namespace) -> int:
     from detector.config.load import load_config
-    from detector.data.build import open_split
     from detector.data.dataset import as_trained_on
-    from detector.data.transforms import TrainTransform
+    from detector.engine.task import task_of
     from detector.visualization.draw import draw_batch, draw_comparison, draw_ground_truth, save_image
 
     if not options.output:
@@ -227,10 +226,11 @@ def _draw_data_set(options: argparse.Namespace) -> int:
         raise UsageError(f"--count must be at least 1, got {options.count}")
     config = load_config(options.config, options.inputs)
     detector = _load(options.weights, options) if options.weights else None
-    dataset = open_split(config, options.split, detector.class_names if detector else None)
+    task = task_of(config)
+    dataset = task.open_split(config, options.split, detector.class_names if detector else None, None)
     if options.augmented:
         dataset = as_trained_on(dataset, config.data)
-    transform = TrainTransform(config.data, config.seed)
+    transform = task.transform(config)
     class_names = dataset.annotations.class_names
     failed = 0
     for index in range(min(options.count, len(dataset))):

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from detector.config.schema import Config
+from detector.data.classification.transform import classification_views
 from detector.data.shapes import ShapesDataset
 from detector.data.transforms import test_views
+from detector.models.classifier import ClassificationNetwork
 from detector.models.faster_rcnn import FasterRCNN
 from detector.structures import ImageBatch, Size
 
@@ -41,6 +43,13 @@ def stage_outputs(model: FasterRCNN, config: Config) -> dict[str, Tensor]:
         "box_deltas": deltas,
         "boxes": detections.boxes,
     }
+
+
+@torch.no_grad()
+def class_outputs(model: ClassificationNetwork, config: Config) -> dict[str, Tensor]:
+    """As ``stage_outputs``, of a classifier: its logits alone."""
+    image = ShapesDataset(1, 7, _IMAGE, hard=True)[0].image
+    return {"class_logits": model.eval().classify(ImageBatch.of([classification_views(image, config)[0][0]]))}
 
 
 def compare(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Any]:

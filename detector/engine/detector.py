@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
-import numpy as np
 import torch
-from PIL import Image
 
 from detector.config.schema import Config
-from detector.data.images import read_image, rgb_array
 from detector.data.transforms import test_views
 from detector.engine.device import compile_backbone, select_device
 from detector.engine.inference import detect
+from detector.engine.pictures import Picture, read_picture
 from detector.engine.setup import load_model
-from detector.errors import ImageError, UsageError
+from detector.errors import UsageError
 from detector.models.faster_rcnn import FasterRCNN
 from detector.structures import Detections, ImageBatch, ImageId, Size
 
-Picture = str | Path | Image.Image | np.ndarray
 DEFAULT_SCORE_THRESHOLD = 0.5
 
 
@@ -142,7 +139,7 @@ class Detector:
         return [found for start in starts for found in self._predict(images[start : start + together], thresholds)]
 
     def _predict(self, pictures: Sequence[Picture], thresholds: torch.Tensor) -> list[Detections]:
-        images = [self._read(picture) for picture in pictures]
+        images = [read_picture(picture, self.config.data.max_image_pixels) for picture in pictures]
         views = [
             view for image in images for view in test_views(image, self.config.data.resize, self.config.evaluation)
         ]
@@ -150,14 +147,3 @@ class Detector:
         sizes = [Size(*image.shape[:2]) for image in images]
         found = detect(self.model, batch, mirrored, sizes, self.device, self.precision)
         return [one.keep(one.scores >= thresholds[one.labels]) for one in found]
-
-    def _read(self, picture: Picture) -> np.ndarray:
-        if isinstance(picture, Image.Image):
-            return rgb_array(picture)
-        if not isinstance(picture, np.ndarray):
-            return read_image(picture, self.config.data.max_image_pixels)
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-            raise ImageError(
-                f"an image array must be RGB uint8 (height, width, 3), got {picture.dtype} {picture.shape}"
-            )
-        return picture

@@ -18,10 +18,10 @@ from detector.config.schema import Config
 from detector.data.loader import Batch
 from detector.durable import replace_by
 from detector.engine.device import autocast
-from detector.engine.learner import LOSSES, Learner, Update
+from detector.engine.learner import Learner, Update
+from detector.engine.task import task_of
 from detector.errors import WeightsError, one_line, quote
-from detector.models.build import build_model
-from detector.models.faster_rcnn import FasterRCNN
+from detector.models.trainable import Trainable
 from detector.structures import ImageBatch, ImageId, Size, Target
 
 _FORMAT = "detector-diverged-1"
@@ -65,7 +65,7 @@ def save_diverged(
         "iteration": number,
         "losses": update.losses,
         "gradient_norm": update.gradient_norm,
-        "classes": learner.model.state_dict()["roi_head.class_layer.bias"].numel() - 1,
+        "classes": learner.model.num_classes,
         "weights": {name: value.cpu() for name, value in learner.model.state_dict().items()},
         "parts": [
             {
@@ -103,13 +103,16 @@ def replay(path: Path, device: torch.device) -> list[str]:
     """
     kept = _read(path)
     config = parse_config(kept["config"], f"{path}: its configuration")
-    model = build_model(config.model, kept["classes"], config.evaluation)
+    model = task_of(config).build(config, kept["classes"], False)
     model.load_state_dict(kept["weights"])
     model = model.to(device).train()
     bad = [name for name, value in kept["weights"].items() if value.is_floating_point() and not value.isfinite().all()]
     lines = [f"{path}: iteration {kept['iteration']}, in {config.training.precision} on {device}"]
     lines += [f"weights that are not finite: {', '.join(bad)}" if bad else "all weights are finite"]
-    lines += ["", f"{'':<28}" + "".join(f"{name.removeprefix('loss_'):>14}" for name in LOSSES) + f"{'gradient':>14}"]
+    lines += [
+        "",
+        f"{'':<28}" + "".join(f"{name.removeprefix('loss_'):>14}" for name in model.losses) + f"{'gradient':>14}",
+    ]
     lines += [_row("as it was", [*kept["losses"].values(), kept["gradient_norm"]])]
     for precision in dict.fromkeys([config.training.precision, "fp32"]):
         for part in kept["parts"]:
@@ -134,7 +137,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _compute(
-    model: FasterRCNN, part: dict[str, Any], index: int, device: torch.device, precision: str
+    model: Trainable, part: dict[str, Any], index: int, device: torch.device, precision: str
 ) -> tuple[list[float], str | None]:
     """Losses and gradient norm of one image alone, and the first module that gave a number that is not finite."""
     height, width = part["sizes"][index]
@@ -143,7 +146,7 @@ def _compute(
     model.zero_grad(set_to_none=True)
     with _watched(model) as culprits, autocast(device, precision):
         losses = model(images.to(device), [Target(**part["targets"][index]).to(device)])
-    values = torch.stack([losses[name] for name in LOSSES])
+    values = torch.stack([losses[name] for name in model.losses])
     values.sum().backward()  # type: ignore[no-untyped-call]
     gradients = [value.grad for value in model.parameters() if value.grad is not None]
     return [*values.tolist(), float(get_total_norm(gradients))], next(iter(culprits), None)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
-from tqdm import tqdm
 
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
-from detector.data.loader import EvaluationBatches, iterate
+from detector.data.loader import Batch, Views
+from detector.data.transforms import test_views
 from detector.engine.device import autocast, evaluation_precision
 from detector.engine.distributed import Processes
-from detector.engine.machine import workers_that_fit
-from detector.errors import DetectorError
+from detector.engine.each_image import each_image
 from detector.models.faster_rcnn import FasterRCNN
 from detector.models.roi_head import Candidates
 from detector.ops.boxes import clip_boxes, rescale_boxes, usable_boxes
 from detector.structures import Detections, ImageBatch, Size
-
-_log = logging.getLogger(__name__)
 
 
 def detect(
@@ -82,10 +79,9 @@ def _merge(views: Sequence[Detections], model: FasterRCNN) -> Detections:
     return model.roi_head.select(Candidates(boxes, scores, labels))
 
 
-def _workers(config: Config) -> int:
-    evaluation = config.evaluation
-    views = max(1, len(evaluation.short_sides)) * (2 if evaluation.flip else 1)
-    return workers_that_fit(config, evaluation.batch_size * views)
+def detection_views(config: Config) -> Views:
+    """How a configured detector sees images outside training."""
+    return functools.partial(test_views, resize=config.data.resize, evaluation=config.evaluation)
 
 
 def detect_dataset(
@@ -113,38 +109,13 @@ def detect_dataset(
     Raises:
         DetectorError: as the data set raises it.
     """
-    mine = range(processes.rank, len(dataset), processes.world_size)
-    batches = EvaluationBatches(dataset, mine, config)
-    stream = iterate(
-        batches, range(len(batches)), min(_workers(config), len(batches)), device, config.data.worker_timeout
-    )
     precision = evaluation_precision(config)
-    found: dict[int, Detections] = {}
-    problem: DetectorError | None = None
-    stop = processes.shared_flag()
-    was_training = model.training
-    model.eval()
-    try:
-        for batch in tqdm(stream, "evaluating", len(batches), leave=False, disable=None if processes.is_main else True):
-            if should_stop():
-                stop.set()
-            if stop.is_set():
-                break
-            for item in batch.bad:
-                _log.warning("%s; it counts as an image without detections", item.problem)
-            if batch.infos:
-                detections = detect(model, batch.images, batch.mirrored, batch.original_sizes, device, precision)
-                found.update(zip(batch.indices, detections, strict=True))
-    except DetectorError as error:
-        problem = error
-        stop.set()
-    finally:
-        model.train(was_training)
-    processes.agree(problem)
-    if processes.any(stop.is_set()):
+
+    def compute(batch: Batch) -> list[Detections]:
+        return detect(model, batch.images, batch.mirrored, batch.original_sizes, device, precision)
+
+    found = each_image(model, dataset, config, device, processes, detection_views(config), compute, should_stop)
+    if found is None:
         return None
-    gathered: dict[int, Detections] = {}
-    for part in processes.gather(found):
-        gathered.update(part)
     nothing = Detections(torch.zeros((0, 4)), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    return [gathered.get(index, nothing) for index in range(len(dataset))]
+    return [found.get(index, nothing) for index in range(len(dataset))]

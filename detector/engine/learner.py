@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -19,11 +19,9 @@ from detector.engine.average import WeightAverage
 from detector.engine.device import autocast
 from detector.engine.distributed import Processes
 from detector.engine.optim import build_optimizer
-from detector.models.faster_rcnn import FasterRCNN
+from detector.models.trainable import Trainable
 
 _log = logging.getLogger(__name__)
-
-LOSSES = ("loss_objectness", "loss_rpn_box", "loss_class", "loss_box")
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,14 @@ class Update:
         gradient_norm: of all trained parameters together, before clipping.
         made: False if the weights are untouched: it diverged, or fp16's gradient overflowed.
         diverged: a loss was not finite, or the gradient without the excuse of fp16.
+        measures: what else the network tells, means over the whole batch.
     """
 
     losses: dict[str, float]
     gradient_norm: float
     made: bool
     diverged: bool = False
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 class Learner:
@@ -56,7 +56,7 @@ class Learner:
         skipped_in_row: batches without an update since the last one with.
     """
 
-    def __init__(self, model: FasterRCNN, config: TrainingConfig, device: torch.device, processes: Processes) -> None:
+    def __init__(self, model: Trainable, config: TrainingConfig, device: torch.device, processes: Processes) -> None:
         self.config, self.device, self.processes = config, device, processes
         self.model = model.to(device).train()
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
@@ -75,9 +75,9 @@ class Learner:
             self._parallel = DistributedDataParallel(self.model, device_ids=ids)
 
     @property
-    def best_model(self) -> FasterRCNN:
+    def best_model(self) -> Trainable:
         """The network to evaluate and to keep: the average where there is one."""
-        return self.model if self.average is None else cast(FasterRCNN, self.average.model)
+        return self.model if self.average is None else cast(Trainable, self.average.model)
 
     def update(self, parts: list[Batch], iteration: int, rate: float) -> Update:
         """Accumulates the gradients of the micro-batches and steps once, if all numbers are finite.
@@ -88,12 +88,12 @@ class Learner:
             rate: learning rate.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         statistics = [value.clone() for value in self._statistics]
-        losses = self.processes.mean(self._backward(parts))
+        found = self.processes.mean(self._backward(parts))
         self.scaler.unscale_(self.optimizer)
         norm = get_total_norm([value.grad for value in self._trained if value.grad is not None])
-        *values, gradient_norm = torch.cat([losses, norm.reshape(1).to(losses)]).tolist()
+        *values, gradient_norm = torch.cat([found, norm.reshape(1).to(found)]).tolist()
         # In fp16 a gradient may overflow now and then; the scaler leaves that update out and lowers its scale.
         finite = all(map(math.isfinite, values)) and (math.isfinite(gradient_norm) or self.scaler.is_enabled())
         self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
@@ -106,7 +106,9 @@ class Learner:
                 self.scaler.update()  # it insists
         self.optimizer.zero_grad(set_to_none=True)
         made = finite and math.isfinite(gradient_norm)
-        return Update(dict(zip(LOSSES, values, strict=True)), gradient_norm, made, diverged=not finite)
+        names = self.model.losses
+        measures = dict(zip(self.model.measures, values[len(names) :], strict=True))
+        return Update(dict(zip(names, values, strict=False)), gradient_norm, made, not finite, measures)
 
     def _step(self, norm: Tensor, iteration: int) -> None:
         if self.config.gradient_clip is not None:
@@ -139,16 +141,18 @@ class Learner:
         self.skipped_in_row = state["skipped_in_row"]
 
     def _backward(self, parts: list[Batch]) -> Tensor:
-        """Gradients of the mean over the micro-batches; returns the four losses."""
-        sums = torch.zeros(len(LOSSES), device=self.device)
+        """Gradients of the mean over the micro-batches; returns losses and measures."""
+        losses = len(self.model.losses)
+        names = self.model.losses + self.model.measures
+        sums = torch.zeros(len(names), device=self.device)
         for number, part in enumerate(parts, start=1):
             parallel = self._parallel
             more = number < len(parts) and isinstance(parallel, DistributedDataParallel)
             with cast(DistributedDataParallel, parallel).no_sync() if more else nullcontext():
                 images, targets = part.images.to(self.device), [target.to(self.device) for target in part.targets]
                 with autocast(self.device, self.config.precision):
-                    losses = parallel(images, targets)
-                shares = torch.stack([losses[name] for name in LOSSES]) / len(parts)
-                self.scaler.scale(shares.sum()).backward()  # type: ignore[no-untyped-call]
+                    found = parallel(images, targets)
+                shares = torch.stack([found[name] for name in names]) / len(parts)
+                self.scaler.scale(shares[:losses].sum()).backward()  # type: ignore[no-untyped-call]
             sums += shares.detach()
         return sums

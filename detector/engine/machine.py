@@ -45,9 +45,7 @@ def workers_that_fit(config: Config, images: int, folder: Path = _SHARED_MEMORY)
     wanted = config.data.workers
     if not wanted or not folder.is_dir():
         return wanted
-    resize = config.data.resize
-    longest = max(resize.max_long_side, resize.test_short_side)
-    batch = images * 3 * min(longest, max(*resize.train_short_side, resize.test_short_side)) * longest
+    batch = images * 3 * _largest_area(config)
     # Processes on one machine share its memory.
     free = shutil.disk_usage(folder).free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     fitting = min(wanted, free // (batch * (PREFETCHED + 1)))
@@ -58,6 +56,15 @@ def workers_that_fit(config: Config, images: int, folder: Path = _SHARED_MEMORY)
             folder, free // 2**20, wanted, wanted * batch * (PREFETCHED + 1) // 2**20 + 1, fitting,
         )  # fmt: skip
     return int(fitting)
+
+
+def _largest_area(config: Config) -> int:
+    """Pixels of the largest image that the network may get."""
+    if config.model.classifier is not None:
+        return config.data.crop.size**2
+    resize = config.data.resize
+    longest = max(resize.max_long_side, resize.test_short_side)
+    return min(longest, max(*resize.train_short_side, resize.test_short_side)) * longest
 
 
 def is_out_of_memory(error: BaseException) -> bool:

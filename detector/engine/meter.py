@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import torch
 
-from detector.engine.learner import LOSSES, Update
+from detector.engine.learner import Update
 
 
 class Meter:
@@ -24,8 +24,9 @@ class Meter:
         self._clear()
 
     def _clear(self) -> None:
-        self.sums = dict.fromkeys((*LOSSES, "gradient_norm"), 0.0)
-        self.counts = dict.fromkeys(self.sums, 0)
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self.losses: tuple[str, ...] = ()
         self.skipped = 0
         self.timed = 0
         self.waited = 0.0
@@ -36,21 +37,23 @@ class Meter:
         self.timed += 1
         self.waited += waited
         self.skipped += not update.made
-        for name, value in {**update.losses, "gradient_norm": update.gradient_norm}.items():
+        self.losses = tuple(update.losses)
+        for name, value in {**update.losses, **update.measures, "gradient_norm": update.gradient_norm}.items():
             if math.isfinite(value):
-                self.sums[name] += value
-                self.counts[name] += 1
+                self.sums[name] = self.sums.get(name, 0.0) + value
+                self.counts[name] = self.counts.get(name, 0) + 1
 
     def read(self, device: torch.device) -> dict[str, float]:
         """Means of what was finite, updates skipped, images a second, share of the time spent waiting, and memory."""
         passed = max(time.monotonic() - self.started, 1e-9)
         means = {name: value / self.counts[name] for name, value in self.sums.items() if self.counts[name]}
+        complete = bool(self.losses) and set(self.losses) <= set(means)
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device)
         else:
             memory = psutil.Process().memory_info().rss
         result = {
-            **({"loss": sum(means[name] for name in LOSSES)} if set(LOSSES) <= set(means) else {}),
+            **({"loss": sum(means[name] for name in self.losses)} if complete else {}),
             **means,
             "skipped": self.skipped,
             "images_per_second": self.timed * self.batch_size / passed,

@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detector.config.schema import Config, ScheduleConfig, TrainingConfig
+from detector.models.trainable import Trainable
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over what is trained; the parameters of norms do not decay."""
+    """SGD or AdamW over what is trained; the parameters of norms do not decay.
+
+    Each group has a ``factor`` on the learning rate: ``config.body_rate`` for the body of a network, else 1.
+    """
+    slow: set[Tensor] = set()
+    if config.body_rate != 1 and isinstance(model, Trainable):
+        slow = {parameter for module in model.body for parameter in module.parameters()}
     norms = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
     undecayed = {
         parameter for module in model.modules() if isinstance(module, norms) for parameter in module.parameters()
@@ -19,15 +26,17 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {
-            "params": [parameter for parameter in trained if parameter not in undecayed],
-            "weight_decay": config.weight_decay,
-        },
-        {"params": [parameter for parameter in trained if parameter in undecayed], "weight_decay": 0.0},
+            "params": [item for item in trained if (item in slow) == is_slow and (item in undecayed) == is_norm],
+            "weight_decay": 0.0 if is_norm else config.weight_decay,
+            "factor": config.body_rate if is_slow else 1.0,
+        }
+        for is_slow in (True, False)
+        for is_norm in (False, True)
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)
 
 
 def learning_rate(config: TrainingConfig, iteration: int) -> float:

@@ -81,8 +81,9 @@ class RunLog:
         self._append(record)
         self._draw({f"train/{name}": value for name, value in record.items() if name != "iteration"}, done)
         loss = f"loss {record['loss']:.3f}" if "loss" in record else "no update"
+        error = f"  error {record['error']:.1%}" if "error" in record else ""
         line = (
-            f"{loss}  rate {record['learning_rate']:.2g}  "
+            f"{loss}{error}  rate {record['learning_rate']:.2g}  "
             f"{record['images_per_second']:.1f} images/s  waiting for data {record['data_wait']:.0%}  "
             f"{record['memory_mib']:.0f} MiB  {_duration(left)} left"
         )
@@ -96,7 +97,7 @@ class RunLog:
         """Writes the metrics of an evaluation."""
         self.evaluations[iteration] = headline
         self._append({"iteration": iteration, "headline": headline, **metrics})
-        groups = {group: metrics.get(group, {}) for group in ("coco", "voc07", "voc")}
+        groups = {group: metrics.get(group, {}) for group in ("coco", "voc07", "voc", "classification")}
         values = {f"{group}/{name}": value for group, row in groups.items() for name, value in row.items()}
         self._draw({name: value for name, value in values.items() if value is not None}, iteration)
 

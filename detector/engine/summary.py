@@ -27,15 +27,14 @@ def summarise(trainer: Trainer) -> list[str]:
     if absent:
         _log.warning("classes without any object in data.train cannot be learned: %s", _names(absent))
     sampling = _sampling(trainer)
-    empty = int((np.diff(annotations.rows) == 0).sum())
     parameters = sum(value.numel() for value in trainer.learner.model.parameters() if value.requires_grad)
     seen = training.iterations * training.batch_size / trainer.order.epoch_length
     average = f"; weights averaged, decay {training.ema_decay:g}" if training.ema_decay else ""
     return [
-        f"ResNet-{config.model.backbone.depth} C4, {parameters / 1e6:.1f} million trained parameters, "
+        f"{trainer.task.network(config)}, {parameters / 1e6:.1f} million trained parameters, "
         f"on {trainer.device} in {training.precision}",
-        f"{len(trainer.train_set)} images ({empty} without objects), {len(annotations.labels)} objects of "
-        f"{len(annotations.class_names)} classes: {_names(annotations.class_names)}{sampling}",
+        f"{trainer.task.content(annotations)} of {len(annotations.class_names)} classes: "
+        f"{_names(annotations.class_names)}{sampling}",
         f"{training.iterations} iterations of {training.batch_size} images ({seen:.1f} epochs): "
         f"{processes.world_size} process(es) x {trainer.accumulation} micro-batch(es) x "
         f"{trainer.batches.micro_batch_size} image(s); learning rate {training.learning_rate:g}, "

@@ -16,13 +16,12 @@ from detector.data.build import training_order
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import Batch, TrainingBatches, iterate
 from detector.data.randomness import seed_global_streams
-from detector.data.transforms import TrainTransform
 from detector.engine.bad_samples import BadSamples
 from detector.engine.checkpoint import TrainingState
 from detector.engine.checkpoint_writer import CheckpointWriter
 from detector.engine.distributed import Processes
 from detector.engine.divergence import explain_divergence, save_diverged
-from detector.engine.evaluation import Asked, evaluate_model
+from detector.engine.evaluation import Asked
 from detector.engine.learner import Learner, Update
 from detector.engine.machine import is_out_of_memory, workers_that_fit
 from detector.engine.meter import Meter
@@ -32,6 +31,7 @@ from detector.engine.reporting import draw_first_batch
 from detector.engine.run_folder import RunFolder
 from detector.engine.run_log import RunLog
 from detector.engine.signals import StopRequest, exit_code_of
+from detector.engine.task import task_of
 from detector.errors import (
     DetectorError,
     FailedElsewhere,
@@ -40,8 +40,8 @@ from detector.errors import (
     TrainingError,
     WeightsError,
 )
-from detector.evaluation.score import Metrics, format_metrics, headline
-from detector.models.faster_rcnn import FasterRCNN
+from detector.evaluation.score import Metrics
+from detector.models.trainable import Trainable
 from detector.weights.own_file import WeightsInfo, save_weights
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        model: FasterRCNN,
+        model: Trainable,
         train_set: DetectionDataset,
         val_set: DetectionDataset | None,
         folder: RunFolder,
@@ -76,13 +76,13 @@ class Trainer:
         processes: Processes,
     ) -> None:
         self.config, self.folder, self.device, self.processes = config, folder, device, processes
-        self.train_set, self.val_set = train_set, val_set
+        self.train_set, self.val_set, self.task = train_set, val_set, task_of(config)
         training = config.training
         micro = processes.share_of(training.batch_size, training.micro_batch_size)
         self.accumulation = training.batch_size // processes.world_size // micro
         self.order = training_order(config, train_set)
         self.batches = TrainingBatches(
-            train_set, self.order, TrainTransform(config.data, config.seed), processes.rank, processes.world_size,
+            train_set, self.order, self.task.transform(config), processes.rank, processes.world_size,
             micro, skip_bad=config.data.on_bad_sample == "skip",
         )  # fmt: skip
         self.learner = Learner(model, training, device, processes)
@@ -240,7 +240,7 @@ class Trainer:
         if writer is not None:
             writer.poll(wait=True)  # the loader's workers are forked, which the writer's thread shall not meet
         self.processes.take_buffers_of_main(self.learner.best_model)
-        metrics = evaluate_model(
+        metrics = self.task.evaluate(
             self.learner.best_model,
             self.val_set,
             self.config,
@@ -252,12 +252,12 @@ class Trainer:
         if metrics is None:
             self._interrupt(log, writer, stop)
         if log is not None:
-            value = headline(metrics, self.config.training.best_metric) or 0.0
+            value = self.task.headline(metrics, self.config.training.best_metric) or 0.0
             if value >= max(log.evaluations.values(), default=0.0):
                 self._write_weights("model_best.safetensors")
             log.evaluation(self.iteration, metrics, value)
             log.pictures(self.iteration, self.folder.evaluation / "pictures")
-            _log.info("evaluation at iteration %d\n%s", self.iteration, format_metrics(metrics))
+            _log.info("evaluation at iteration %d\n%s", self.iteration, self.task.format_metrics(metrics))
         return metrics
 
     def _provenance(self) -> dict[str, str]:

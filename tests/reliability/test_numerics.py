@@ -31,13 +31,16 @@ from detector.data.transforms import TrainTransform
 from detector.engine.checkpoint import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint
 from detector.engine.distributed import Processes
 from detector.engine.divergence import explain_divergence, save_diverged
-from detector.engine.learner import LOSSES, Learner, Update
+from detector.engine.learner import Learner, Update
 from detector.errors import TrainingError
 from detector.models import resnet
+from detector.models.faster_rcnn import FasterRCNN
 from detector.structures import Size
 from tests.reliability.commands import Outcome, lines_of, run
 from tests.reliability.runs import NARROW
 from tests.tiny import TINY, tiny_config, tiny_model, write_tiny
+
+LOSSES = FasterRCNN.losses
 
 CPU = torch.device("cpu")
 SHAPES = ShapesDataset(12, 0, Size(64, 80), hard=False)

@@ -20,11 +20,13 @@ from detector.data.loader import Batch
 from detector.data.shapes import ShapesDataset
 from detector.engine import checkpoint
 from detector.engine.checkpoint import TrainingState, load_checkpoint
-from detector.engine.learner import LOSSES, Learner, Update
+from detector.engine.learner import Learner, Update
 from detector.models import resnet
 from detector.models.faster_rcnn import FasterRCNN
 from detector.structures import Sample
 from tests.reliability.runs import AUGMENTATIONS, NARROW, differences, outcome, records, start, stopped_at
+
+LOSSES = FasterRCNN.losses
 
 # The checkpoint of iteration 4 lies within a log line, and before the first evaluation.
 STOP = 4

@@ -8,8 +8,11 @@ import time
 import pytest
 import torch
 
-from detector.engine.learner import LOSSES, Update
+from detector.engine.learner import Update
 from detector.engine.meter import Meter
+from detector.models.faster_rcnn import FasterRCNN
+
+LOSSES = FasterRCNN.losses
 
 CPU = torch.device("cpu")
 
@@ -114,6 +117,14 @@ def test_a_resumed_meter_gives_the_line_of_one_that_never_stopped() -> None:
     names = ("loss", *LOSSES, "gradient_norm", "skipped")
     one, other = whole.read(CPU), after.read(CPU)
     assert [one[name] for name in names] == [other[name] for name in names]
+
+
+def test_measures_are_means_and_no_part_of_the_loss() -> None:
+    meter = Meter(2)
+    for error in (0.25, 0.75):
+        meter.add(Update({"loss_class": 1.0}, 1.0, made=True, measures={"error": error}), 0.0)
+    record = meter.read(CPU)
+    assert (record["loss"], record["error"]) == (1.0, 0.5)
 
 
 def test_time_before_a_resume_does_not_count(clock: list[float]) -> None:

@@ -8,6 +8,11 @@ from torch import nn
 
 from detector.config import Config
 from detector.config.schema import TrainingConfig
+from detector.data.build import open_split, training_order
+from detector.data.loader import Batch, TrainingBatches
+from detector.data.transforms import TrainTransform
+from detector.engine.distributed import Processes
+from detector.engine.learner import Learner
 from detector.engine.optim import build_optimizer, learning_rate, schedule_steps, with_iterations
 from detector.errors import ConfigError
 from tests.tiny import tiny_config, tiny_model
@@ -169,6 +174,39 @@ def test_the_optimiser_is_the_one_named(name: str, kind: type[torch.optim.Optimi
 def test_momentum_is_that_of_the_configuration() -> None:
     optimizer = build_optimizer(tiny_model(), training("training.optimizer=sgd", "training.momentum=0.7"))
     assert {group["momentum"] for group in optimizer.param_groups} == {0.7}
+
+
+def test_nesterov_is_that_of_the_configuration() -> None:
+    optimizer = build_optimizer(tiny_model(), training("training.optimizer=sgd", "training.nesterov=true"))
+    assert {group["nesterov"] for group in optimizer.param_groups} == {True}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_body_alone_gets_its_share_of_the_rate(kind: str) -> None:
+    model = tiny_model()
+    optimizer = build_optimizer(model, training(f"training.optimizer={kind}", "training.body_rate=0.1"))
+    found = {id(value): group["factor"] for group in optimizer.param_groups for value in group["params"]}
+    body = {id(value) for part in (model.backbone, model.roi_head.conv5_x) for value in part.parameters()}
+    assert found == {id(value): 0.1 if id(value) in body else 1.0 for value in model.parameters()}
+
+
+def test_an_update_moves_the_body_by_its_share() -> None:
+    moved = []
+    for factor in (1.0, 0.25):
+        config = tiny_config("training.optimizer=sgd", "training.weight_decay=0", f"training.body_rate={factor}")
+        learner = Learner(tiny_model(), config.training, torch.device("cpu"), Processes())
+        batch = TrainingBatches(
+            open_split(config, "train"), training_order(config, open_split(config, "train")),
+            TrainTransform(config.data, config.seed), 0, 1, 2,
+        )[0]  # fmt: skip
+        assert isinstance(batch, Batch)
+        names = ("backbone.conv4_x.1.conv2.conv.weight", "rpn.conv.weight")
+        before = [learner.model.get_parameter(name).detach().clone() for name in names]
+        learner.update([batch], 0, 0.01)
+        after = [learner.model.get_parameter(name).detach() for name in names]
+        moved.append([new - old for new, old in zip(after, before, strict=True)])
+    torch.testing.assert_close(moved[1][0], 0.25 * moved[0][0], rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(moved[1][1], moved[0][1], rtol=1e-3, atol=1e-7)
 
 
 # Settings that belong together

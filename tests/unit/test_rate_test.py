@@ -14,11 +14,14 @@ from PIL import Image
 from detector.cli import train
 from detector.data.loader import Batch
 from detector.engine import rate_test
-from detector.engine.learner import LOSSES, Learner, Update
+from detector.engine.learner import Learner, Update
 from detector.models import resnet
+from detector.models.faster_rcnn import FasterRCNN
 from tests.reliability.commands import Outcome, lines_of, run
 from tests.reliability.runs import NARROW
 from tests.tiny import write_tiny
+
+LOSSES = FasterRCNN.losses
 
 Curve = Callable[[float], float]
 

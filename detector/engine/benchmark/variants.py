@@ -24,7 +24,7 @@ from detector.engine.benchmark.timing import Run
 from detector.engine.benchmark.workload import Work, file_size, make_batch, make_images, make_picture
 from detector.engine.device import autocast
 from detector.engine.distributed import Processes
-from detector.engine.learner import LOSSES, Learner
+from detector.engine.learner import Learner
 from detector.engine.optim import build_optimizer
 from detector.models.faster_rcnn import FasterRCNN
 
@@ -95,7 +95,7 @@ def _peer_training(network: nn.Module, batch: Batch, config: TrainingConfig, dev
     def step() -> None:
         with autocast(device, config.precision):
             losses = network(images, targets)
-        sum(losses[name] for name in LOSSES).backward()
+        sum(losses[name] for name in FasterRCNN.losses).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

@@ -1,0 +1,7 @@
+"""The command pretrain; see --help."""
+
+import sys
+
+from detector.cli.pretrain import main
+
+sys.exit(main())
