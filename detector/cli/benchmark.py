@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.cli.entry import Parser, run
-from detector.cli.training import refuse_classifier
 from detector.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
@@ -122,12 +121,12 @@ def _benchmark(argv: Sequence[str]) -> int:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from detector.config.load import load_config
+    from detector.config.load import load_config, of_a_detector
     from detector.engine.benchmark.machine import describe_machine, measure_peak
     from detector.engine.benchmark.report import format_machine, machine_json
     from detector.engine.device import select_device
 
-    config = refuse_classifier(load_config(options.config, options.overrides))
+    config = of_a_detector(load_config(options.config, options.overrides))
     _check(options, config)
     if options.threads:
         torch.set_num_threads(options.threads)

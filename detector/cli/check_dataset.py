@@ -103,7 +103,7 @@ def _lies_in(inner: Path, outer: Path) -> bool:
 
 def _sources(options: argparse.Namespace) -> tuple[list[Source], Config, str]:
     """What to look at, with which settings, and its name."""
-    from detector.config.load import load_config, parse_config
+    from detector.config.load import load_config, of_a_detector, parse_config
     from detector.data.raw.configured import configured_sources
     from detector.data.raw.recognise import recognise
     from detector.data.raw.structure import Format, Source
@@ -112,6 +112,7 @@ def _sources(options: argparse.Namespace) -> tuple[list[Source], Config, str]:
     is_config = options.what is not None and not folder.is_dir()
     path = options.what if is_config else options.config
     config = load_config(path, options.overrides) if path else parse_config("{}", "settings", options.overrides)
+    of_a_detector(config)
     if not is_config and not options.annotations:
         found = recognise(folder)
         sources = [source for source in found if options.format in (None, source.format)]

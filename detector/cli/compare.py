@@ -89,7 +89,7 @@ def _check_images(place: str, truth: Annotations) -> None:
 
 
 def _ground_truth(options: argparse.Namespace) -> Annotations:
-    from detector.config.load import load_config
+    from detector.config.load import load_config, of_a_detector
     from detector.data.build import open_split
     from detector.data.coco import read_coco_annotations
 
@@ -101,7 +101,7 @@ def _ground_truth(options: argparse.Namespace) -> Annotations:
         existing = [path for path in found if path.is_file()]
         if not existing:
             raise UsageError(f"{place}: no config.yaml there, so its data set is unknown; give --ground-truth")
-        configs.append(load_config(existing[0]))
+        configs.append(of_a_detector(load_config(existing[0])))
     if configs[0].data.val != configs[1].data.val:
         raise UsageError(
             "the two runs were evaluated on different data (data.val); only the same images can be compared"

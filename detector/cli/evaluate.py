@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
-Evaluate weights on a data set, or score a file of detections without a model.
-Writes metrics.json, detections.json and report.html, a page that says why; prints a table."""
+Evaluate a detector or a classifier on a data set, or score a file of detections without a model.
+Writes metrics.json, detections.json (of a classifier predictions.json) and report.html, a page that says why; prints a
+table."""
 
 _EXAMPLE = """\
 examples:
@@ -156,7 +157,23 @@ def _evaluate_weights(options: argparse.Namespace) -> int:
 def _for_model(config: Config, saved: Config) -> Config:
     """Another configuration for a trained network, which knows how its classes were made of a data set's."""
     data = config.data if config.data.classes else config.data.model_copy(update={"classes": saved.data.classes})
+    if saved.model.classifier is not None:  # squares of the size that it knows
+        data = data.model_copy(update={"resize": saved.data.resize, "crop": saved.data.crop})
     return config.model_copy(update={"model": saved.model, "data": data})
+
+
+def _with_own_holdout(config: Config, trained: Config) -> Config:
+    """The settings with those that tell which images were held out: it may not be scored on what it was trained on.
+
+    Args:
+        config: to evaluate with.
+        trained: with which it was trained.
+    """
+    if config.data.val or config.data.train != trained.data.train:
+        return config
+    every = config.training.model_copy(update={"evaluate_every": trained.training.evaluate_every})
+    data = config.data.model_copy(update={"holdout": trained.data.holdout})
+    return config.model_copy(update={"seed": trained.seed, "training": every, "data": data})
 
 
 def _check_verify(options: argparse.Namespace, config: EvaluationConfig) -> None:
@@ -195,6 +212,8 @@ def _config(own: str | None, options: argparse.Namespace) -> Config:
     if own is not None:
         saved = parse_config(own, f"{options.weights}: its configuration", options.overrides)
         config = _for_model(config, saved) if config else saved
+        if saved.model.classifier is not None:
+            config = _with_own_holdout(config, parse_config(own, f"{options.weights}: its configuration"))
     assert config is not None
     if options.metric:
         metrics = tuple(dict.fromkeys(options.metric))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.cli.entry import Parser, run
 from detector.config.load import parse_config
-from detector.config.schema import Config
-from detector.errors import UsageError, one_line
+from detector.errors import UsageError, one_line, quote
 
 if TYPE_CHECKING:
     from detector.visualization.error_curves import ErrorCurve
@@ -24,6 +25,8 @@ example:
   plot_errors.py runs/plain20 runs/plain56 runs/resnet20 runs/resnet56 --output errors.png"""
 
 _PANELS = {"plain": "Plain networks", "residual": "Residual networks", "preactivation": "Pre-activation networks"}
+_OTHERS = "Other networks"
+_TITLES = (*_PANELS.values(), _OTHERS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,15 +39,19 @@ def _plot(argv: Sequence[str]) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder")
     parser.add_argument("--output", metavar="FILE", required=True, help="the picture to write, a PNG")
     options = parser.parse_args(argv)
+    if not options.output.lower().endswith(".png"):
+        raise UsageError(f"--output {quote(options.output)}: name a file that ends in .png")
 
     from detector.visualization.error_curves import plot_error_curves
 
     panels: dict[str, list[ErrorCurve]] = {}
-    for folder in map(Path, options.runs):
-        config, curve = _read(folder)
-        assert config.model.classifier is not None
-        panels.setdefault(config.model.classifier.block, []).append(curve)
-    ordered = {title: panels[block] for block, title in _PANELS.items() if block in panels}
+    for folder in dict.fromkeys(map(Path, options.runs)):
+        title, curve = _read(folder)
+        taken = [other.name for other in panels.get(title, [])]
+        if curve.name in taken:  # two runs of one network
+            curve = replace(curve, name=one_line(folder.name, 40))
+        panels.setdefault(title, []).append(curve)
+    ordered = {title: panels[title] for title in _TITLES if title in panels}
     plot_error_curves(Path(options.output), ordered)
     for title, curves in ordered.items():
         for curve in curves:
@@ -54,8 +61,8 @@ def _plot(argv: Sequence[str]) -> int:
     return 0
 
 
-def _read(folder: Path) -> tuple[Config, ErrorCurve]:
-    """The settings and the errors of a run.
+def _read(folder: Path) -> tuple[str, ErrorCurve]:
+    """The panel and the errors of a run.
 
     Raises:
         UsageError: it is no run of a classifier, or has not been evaluated.
@@ -65,16 +72,27 @@ def _read(folder: Path) -> tuple[Config, ErrorCurve]:
     try:
         config = parse_config((folder / "config.yaml").read_text(encoding="utf-8"), str(folder / "config.yaml"))
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        records: list[dict[str, Any]] = [json.loads(line) for line in lines]
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{one_line(folder)}: not a run's folder with config.yaml and metrics.jsonl ({error})"
         ) from None
+    records = list(_records(lines))
     train = [(record["iteration"], record["error"]) for record in records if "error" in record]
-    test = [(record["iteration"], 1 - record["classification"]["top1"]) for record in records if "headline" in record]
-    if config.model.classifier is None or not train or not test:
-        raise UsageError(f"{one_line(folder)}: not a run of pretrain.py that has been evaluated")
+    top1 = [(record["iteration"], record.get("classification", {}).get("top1")) for record in records]
+    test = [(iteration, 1 - value) for iteration, value in top1 if value is not None]
     classifier = config.model.classifier
-    depths = {"cifar": classifier.depth, "resnet": config.model.backbone.depth}
-    depth = depths.get(classifier.network)
-    return config, ErrorCurve(classifier.network if depth is None else f"{depth} layers", train, test)
+    if classifier is None or not train or not test:
+        raise UsageError(f"{one_line(folder)}: not a run of pretrain.py that has been evaluated")
+    if not classifier.has_stages:
+        return _OTHERS, ErrorCurve(classifier.network, train, test)
+    depth = classifier.depth if classifier.network == "cifar" else config.model.backbone.depth
+    return _PANELS[classifier.block], ErrorCurve(f"{depth} layers", train, test)
+
+
+def _records(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What the log of a run holds; the last line may just be being written."""
+    for line in lines:
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                yield record

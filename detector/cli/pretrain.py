@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from detector.cli.entry import run
 from detector.cli.training import TrainingCommand, run_training
-from detector.config.schema import ClassifierConfig, Config
+from detector.config.schema import Config
+from detector.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Train a classifier: a ResNet for a detector to start from, or for its own sake.
@@ -33,8 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(config: Config) -> Config:
-    classifier = config.model.classifier or ClassifierConfig()
-    return config.model_copy(update={"model": config.model.model_copy(update={"classifier": classifier})})
+    if config.training.best_metric is not None:
+        raise ConfigError("training.best_metric: classifiers are ranked by their top-1 accuracy; leave it out")
+    if config.model.classifier is None:
+        _log.info("model.classifier is not given: taken for a ResNet-%d, its default", config.model.backbone.depth)
+    model = config.model.model_copy(update={"classifier": config.model.as_classifier})
+    return config.model_copy(update={"model": model})
 
 
 def _next_steps(weights: Path, config: Config) -> list[str]:
@@ -42,9 +50,11 @@ def _next_steps(weights: Path, config: Config) -> list[str]:
         f"  python tools/evaluate.py {weights}",
         f'  python -c \'from detector import Classifier; print(Classifier.load("{weights}").predict("IMAGE"))\'',
     ]
-    if config.model.classifier is None or config.model.classifier.network == "resnet":
+    if config.model.as_classifier.network == "resnet":
         lines.append(f"  python tools/train.py YOUR_CONFIG --weights {weights}   a detector that starts from it")
     return lines
 
 
-_COMMAND = TrainingCommand("pretrain", _DESCRIPTION, _EXAMPLE, _prepare, _next_steps)
+_COMMAND = TrainingCommand(
+    "pretrain", "configs/examples/pretrain_folder.yaml", _DESCRIPTION, _EXAMPLE, _prepare, _next_steps
+)

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from detector.cli.entry import run
-from detector.cli.training import TrainingCommand, refuse_classifier, run_training
+from detector.cli.training import TrainingCommand, run_training
+from detector.config.load import of_a_detector
 from detector.config.schema import Config
 
 _DESCRIPTION = """\
@@ -38,4 +39,4 @@ def _next_steps(weights: Path, config: Config) -> list[str]:
     return lines
 
 
-_COMMAND = TrainingCommand("train", _DESCRIPTION, _EXAMPLE, refuse_classifier, _next_steps)
+_COMMAND = TrainingCommand("train", "configs/quickstart.yaml", _DESCRIPTION, _EXAMPLE, of_a_detector, _next_steps)

@@ -35,6 +35,7 @@ class TrainingCommand:
 
     Attributes:
         name: of the command.
+        config: an example of one.
         description: for its help.
         example: for its help.
         prepare: makes the configuration one of its task, or refuses it.
@@ -42,26 +43,16 @@ class TrainingCommand:
     """
 
     name: str
+    config: str
     description: str
     example: str
     prepare: Callable[[Config], Config]
     next_steps: Callable[[Path, Config], list[str]]
 
 
-def refuse_classifier(config: Config) -> Config:
-    """The configuration of a detector, as it is.
-
-    Raises:
-        ConfigError: it is one of a classifier.
-    """
-    if config.model.classifier is not None:
-        raise ConfigError("model.classifier: is for pretrain.py; a detector has none")
-    return config
-
-
 def _parse(command: TrainingCommand, argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(command.name, command.description, command.example)
-    parser.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file, such as configs/quickstart.yaml")
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help=f"YAML file, such as {command.config}")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as training.batch_size=4")
     parser.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/<name of CONFIG>)")
     parser.add_argument("--weights", metavar="FILE", help="start from these weights (the same as model.weights=FILE)")
@@ -71,9 +62,7 @@ def _parse(command: TrainingCommand, argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--resume-anyway", action="store_true", help="go on although settings or data differ; differences are logged"
     )
-    parser.add_argument(
-        "--overfit", metavar="N", type=int, help="train and evaluate on the first N images with objects, unaugmented"
-    )
+    parser.add_argument("--overfit", metavar="N", type=int, help="train and evaluate on N images alone, unaugmented")
     parser.add_argument(
         "--print-config",
         action="store_true",
@@ -87,7 +76,7 @@ def _parse(command: TrainingCommand, argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--replay", metavar="FILE", help="look into a batch that a diverged training has kept")
     options = parser.parse_intermixed_args(argv)
     if (options.config is None) == (options.replay is None):
-        parser.error("give a CONFIG, such as configs/quickstart.yaml, or --replay FILE")
+        parser.error(f"give a CONFIG, such as {command.config}, or --replay FILE")
     return options
 
 
@@ -110,10 +99,10 @@ def run_training(command: TrainingCommand, argv: Sequence[str]) -> int:
     overrides = list(options.overrides)
     if options.weights:
         overrides.append(f"model.weights={json.dumps(options.weights)}")
+    config = command.prepare(load_config(options.config, overrides))
     if options.print_config:
         print(explain_config(options.config, overrides))
         return 0
-    config = command.prepare(load_config(options.config, overrides))
     if options.overfit is not None:
         config = _without_augmentation(config, options.overfit)
     suffix = f"-overfit{options.overfit}" if options.overfit is not None else ""
@@ -240,7 +229,8 @@ def _open(config: Config, overfit: int | None, index: Path) -> tuple[DetectionDa
     open_split = task_of(config).open_split
     train_set = open_split(config, "train", None, index)
     if overfit is not None:
-        chosen = Subset.with_objects(train_set, overfit)
+        spread = config.model.classifier is not None  # whose images may stand class by class
+        chosen = Subset.with_objects(train_set, overfit, spread)
         return chosen, chosen
     if not config.training.evaluate_every:
         return train_set, None
@@ -258,7 +248,7 @@ def _what_next(folder: RunFolder, config: Config, metrics: Metrics | None, comma
         lines += [
             f"  {folder.evaluation}/report.html   the last evaluation: how sure, why, which images",
             f"  {folder.evaluation}/metrics.json   all its metrics",
-            f"  {folder.evaluation}/pictures/      ground truth beside what was found",
+            f"  {folder.evaluation}/pictures/      what is there beside what was found",
         ]
     return "\n".join(
         [

@@ -213,7 +213,7 @@ def _records(detector: Detector, image_id: str, detections: Detections) -> list[
 
 
 def _draw_data_set(options: argparse.Namespace) -> int:
-    from detector.config.load import load_config
+    from detector.config.load import load_config, of_a_detector
     from detector.data.dataset import as_trained_on
     from detector.engine.task import task_of
     from detector.visualization.draw import draw_batch, draw_comparison, draw_ground_truth, save_image
@@ -225,6 +225,8 @@ def _draw_data_set(options: argparse.Namespace) -> int:
     if options.count < 1:
         raise UsageError(f"--count must be at least 1, got {options.count}")
     config = load_config(options.config, options.inputs)
+    if options.weights:
+        of_a_detector(config)
     detector = _load(options.weights, options) if options.weights else None
     task = task_of(config)
     dataset = task.open_split(config, options.split, detector.class_names if detector else None, None)

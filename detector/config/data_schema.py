@@ -83,6 +83,12 @@ class CropConfig(Section):
     size: Pixels = Field(224, description="side of the square, in pixels")
     padding: CountOrZero = Field(0, description="pixels added on each side before a random crop (CIFAR: 4)")
 
+    @model_validator(mode="after")
+    def _crops_hold_something(self) -> Self:
+        if self.padding >= self.size:
+            raise ValueError(f"padding {self.padding} must be smaller than size {self.size}")
+        return self
+
 
 class Augmentation(Section):
     """One transform of albumentations, by its class name, with the arguments of its constructor."""

@@ -24,7 +24,8 @@ MAX_FILES = 64
 _MAX_PROBLEMS = 50
 _LONGEST_KEY = 100
 _SHOWN_KEYS = 8
-_FORMATS = "coco, voc or shapes; or folder, cifar10, cifar100 or crops for pretrain.py"
+_FORMATS = "coco, voc or shapes"
+_LABELLED = "; or folder, cifar10, cifar100 or crops for pretrain.py"
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -38,6 +39,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: one line a problem, each with its file, line and key.
     """
     return validate(read_tree(path, overrides))
+
+
+def of_a_detector(config: Config) -> Config:
+    """The configuration of a detector, as it is.
+
+    Raises:
+        ConfigError: it is one of a classifier.
+    """
+    if config.model.classifier is not None:
+        raise ConfigError(
+            "model.classifier: this is the configuration of a classifier, for pretrain.py; a detector is wanted here"
+        )
+    return config
 
 
 def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> Tree:
@@ -189,10 +203,11 @@ def _describe(problem: Any, tree: Tree) -> str:
         return f"{where}{key}: unknown key{_suggestion(path)}"
     if kind == "missing":
         return f"{where}{key}: {'is missing' if isinstance(problem['loc'][-1], str) else 'holds too few values'}"
+    more = "" if key.endswith(".of") else _LABELLED
     if kind == "union_tag_not_found":
-        return f"{where}{key}: needs a format: {_FORMATS}"
+        return f"{where}{key}: needs a format: {_FORMATS}{more}"
     if kind == "union_tag_invalid":
-        return f"{where}{key}: unknown format {quote(problem['ctx']['tag'])}; use {_FORMATS}"
+        return f"{where}{key}: unknown format {quote(problem['ctx']['tag'])}; use {_FORMATS}{more}"
     return f"{where}{key + ': ' if key else ''}{message[:1].lower()}{message[1:]}{', got ' + found if found else ''}"
 
 
@@ -217,7 +232,7 @@ def _suggestion(path: KeyPath) -> str:
     section, key = tuple(part for part in path[:-1] if isinstance(part, str)), str(path[-1])
     if len(key) > _LONGEST_KEY:  # to compare it would take long
         return ""
-    siblings = [keys[-1] for keys in known if keys[:-1] == section]
+    siblings = [keys[-1] for keys in known if keys[:-1] == section and keys[-1] != key]  # another format's may be
     near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]}?"

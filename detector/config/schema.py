@@ -89,7 +89,16 @@ class ClassifierConfig(Section):
             raise ValueError(f"depth must be 6n + 2, such as 20, 32, 44, 56 or 110, got {self.depth}")
         if self.activation != "relu" and self.block != "preactivation":
             raise ValueError(f"activation {self.activation} is of block preactivation, but block is {self.block}")
+        if self.shortcut is not None and self.block == "plain":
+            raise ValueError(f"shortcut {self.shortcut} is given, but block plain has none")
+        if not self.has_stages and (self.block != "residual" or self.shortcut is not None):
+            raise ValueError(f"block and shortcut are of resnet and cifar, but network is {self.network}")
         return self
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether it is a residual network or its plain twin, with norms and stages of ours."""
+        return self.network in ("resnet", "cifar")
 
 
 class AnchorConfig(Section):
@@ -153,6 +162,11 @@ class ModelConfig(Section):
     rpn: RPNConfig = RPNConfig()
     roi_head: RoIHeadConfig = RoIHeadConfig()
 
+    @property
+    def as_classifier(self) -> ClassifierConfig:
+        """``classifier``, or what it is by default."""
+        return self.classifier or ClassifierConfig()
+
 
 class ScheduleConfig(Section):
     """Learning rate over the iterations, as a factor on training.learning_rate."""
@@ -188,7 +202,7 @@ class TrainingConfig(Section):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 0.02
     body_rate: Positive = Field(
-        1.0, description="factor on learning_rate for conv1 to conv5_x; 0.1 changes pretrained weights little"
+        1.0, description="factor on learning_rate for all that pretrained weights fill; 0.1 changes them little"
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
     nesterov: bool = Field(False, description="of sgd: Nesterov's momentum")

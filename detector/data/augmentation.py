@@ -63,6 +63,10 @@ class Augmenter:
 
         try:
             result: dict[str, Any] = self._compose(image=image, **boxes)
+        except KeyError as error:
+            raise ConfigError(
+                f"data.augmentations: a transform needs {quote(error.args[0])}, which images of this kind do not have"
+            ) from None
         except (ValueError, NotImplementedError, cv2.error, CropSizeError) as error:
             reason = quote(" ".join(str(error).split()), 200)[1:-1]
             raise ConfigError(f"data.augmentations: at image {one_line(path)}: {reason}") from None

@@ -187,8 +187,13 @@ class Subset:
         )
 
     @classmethod
-    def with_objects(cls, whole: DetectionDataset, count: int) -> Subset:
+    def with_objects(cls, whole: DetectionDataset, count: int, spread: bool = False) -> Subset:
         """The first images that hold an object which is no crowd.
+
+        Args:
+            whole: the data set.
+            count: how many.
+            spread: take them evenly from the whole instead.
 
         Raises:
             DatasetError: there are fewer than ``count``.
@@ -197,7 +202,8 @@ class Subset:
         fitting = [index for index in range(len(whole)) if not annotations.crowd[annotations.of_image(index)].all()]
         if len(fitting) < count:
             raise DatasetError(f"{count} images with objects are wanted, the data set has {len(fitting)}")
-        return cls(whole, fitting[:count])
+        chosen = np.linspace(0, len(fitting) - 1, count).astype(int) if spread else range(count)
+        return cls(whole, [fitting[number] for number in chosen])
 
     def __len__(self) -> int:
         return len(self.indices)

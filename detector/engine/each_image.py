@@ -54,6 +54,7 @@ def each_image(
     mine = range(processes.rank, len(dataset), processes.world_size)
     batches = EvaluationBatches(dataset, mine, config, views)
     workers = _workers(config)
+    fate = "left out of the evaluation" if config.model.classifier else "it counts as an image without detections"
     stream = iterate(batches, range(len(batches)), min(workers, len(batches)), device, config.data.worker_timeout)
     found: dict[int, Result] = {}
     problem: DetectorError | None = None
@@ -67,7 +68,7 @@ def each_image(
             if stop.is_set():
                 break
             for item in batch.bad:
-                _log.warning("%s; left out of the evaluation", item.problem)
+                _log.warning("%s; %s", item.problem, fate)
             if batch.infos:
                 found.update(zip(batch.indices, compute(batch), strict=True))
     except DetectorError as error:

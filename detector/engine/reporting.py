@@ -36,7 +36,7 @@ _WIDEST = 1000
 
 
 def draw_first_batch(parts: Sequence[Batch], class_names: Sequence[str], folder: Path) -> None:
-    """The first batch as the network gets it, for a look at boxes and augmentation."""
+    """The first batch as the network gets it, for a look at boxes, classes and augmentation."""
     pictures = [
         (image[:, : size.height, : size.width], target)
         for part in parts
@@ -44,7 +44,7 @@ def draw_first_batch(parts: Sequence[Batch], class_names: Sequence[str], folder:
     ]
     path = folder / "first_batch.jpg"
     save_image(path, draw_batch(pictures, class_names))
-    _log.info("the first batch, augmented, with its boxes: %s", path)
+    _log.info("the first batch, as the network gets it: %s", path)
 
 
 def draw_examples(dataset: DetectionDataset, found: list[Detections], folder: Path) -> None:

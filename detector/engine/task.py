@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.config.schema import ClassifierConfig, Config
+from detector.config.schema import Config
 from detector.data.build import open_split
 from detector.data.classification.build import open_labelled
 from detector.data.classification.transform import ClassificationTransform
@@ -61,8 +61,8 @@ def _detector(config: Config) -> str:
 
 
 def _classifier(config: Config) -> str:
-    classifier = config.model.classifier or ClassifierConfig()
-    if classifier.network not in ("resnet", "cifar"):
+    classifier = config.model.as_classifier
+    if not classifier.has_stages:
         return "LeNet-5" if classifier.network == "lenet" else classifier.network
     depth = classifier.depth if classifier.network == "cifar" else config.model.backbone.depth
     kinds = {
@@ -73,35 +73,46 @@ def _classifier(config: Config) -> str:
     return kinds[classifier.block].format(depth) + (" for small images" if classifier.network == "cifar" else "")
 
 
+def _empty_margins(_: DetectionDataset, config: Config) -> list[str]:
+    """Tells where the network is shown more of the mean colour than of the images."""
+    short_side, crop = min(config.data.resize.train_short_side), config.data.crop
+    if 2 * short_side > crop.size:
+        return []
+    return [
+        f"images are resized to a short side of {short_side} and less than half fills the square of {crop.size}: raise "
+        "data.resize.train_short_side and test_short_side, or lower data.crop.size"
+    ]
+
+
 def _objects(annotations: Annotations) -> str:
     empty = int((np.diff(annotations.rows) == 0).sum())
     return f"{len(annotations.image_ids)} images ({empty} without objects), {len(annotations.labels)} objects"
 
 
 DETECTION = Task(
-    open_split,
-    build_initial_model,
-    model_of,
-    lambda config: TrainTransform(config.data, config.seed),
-    evaluate_model,
-    headline,
-    format_metrics,
-    _detector,
-    _objects,
-    lambda train_set, config: quick_check(train_set, config, "train"),
+    open_split=open_split,
+    build=build_initial_model,
+    load=model_of,
+    transform=lambda config: TrainTransform(config.data, config.seed),
+    evaluate=evaluate_model,
+    headline=headline,
+    format_metrics=format_metrics,
+    network=_detector,
+    content=_objects,
+    look_at=lambda train_set, config: quick_check(train_set, config, "train"),
 )
 
 CLASSIFICATION = Task(
-    open_labelled,
-    build_initial_classifier,
-    classifier_of,
-    ClassificationTransform,
-    evaluate_classifier,
-    lambda metrics, _: top1(metrics),
-    format_classification,
-    _classifier,
-    lambda annotations: f"{len(annotations.image_ids)} images",
-    lambda train_set, config: [],
+    open_split=open_labelled,
+    build=build_initial_classifier,
+    load=classifier_of,
+    transform=ClassificationTransform,
+    evaluate=evaluate_classifier,
+    headline=lambda metrics, _: top1(metrics),
+    format_metrics=format_classification,
+    network=_classifier,
+    content=lambda annotations: f"{len(annotations.image_ids)} images",
+    look_at=_empty_margins,
 )
 
 

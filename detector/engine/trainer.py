@@ -23,7 +23,7 @@ from detector.engine.distributed import Processes
 from detector.engine.divergence import explain_divergence, save_diverged
 from detector.engine.evaluation import Asked
 from detector.engine.learner import Learner, Update
-from detector.engine.machine import is_out_of_memory, workers_that_fit
+from detector.engine.machine import workers_that_fit
 from detector.engine.meter import Meter
 from detector.engine.optim import learning_rate
 from detector.engine.origin import origin_of
@@ -32,6 +32,7 @@ from detector.engine.run_folder import RunFolder
 from detector.engine.run_log import RunLog
 from detector.engine.signals import StopRequest, exit_code_of
 from detector.engine.task import task_of
+from detector.engine.update_errors import update_errors
 from detector.errors import (
     DetectorError,
     FailedElsewhere,
@@ -191,17 +192,8 @@ class Trainer:
         # What a user's own layer draws from the global generators is the same after a resume, too.
         seed_global_streams(self.config.seed, self.batches.positions(self.iteration * self.accumulation).start)
         rate = learning_rate(training, self.iteration)
-        try:
+        with update_errors(number, parts):
             update = self.learner.update(parts, self.iteration, rate)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            height, width = (max(part.images.pixels.shape[side] for part in parts) for side in (2, 3))
-            raise MachineError(
-                f"iteration {number}: out of memory with {len(parts[0].images)} images of up to {height} x {width} "
-                "pixels at once; lower training.micro_batch_size (accumulation keeps the recipe) or data.resize; "
-                "the last checkpoint is whole: start again with that setting to go on"
-            ) from None
         if update.diverged:
             place = save_diverged(
                 self.folder.path, self.processes.rank, self.learner, self.config, parts, number, update

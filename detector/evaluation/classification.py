@@ -17,7 +17,7 @@ from detector.evaluation.score import Metrics
 NOTHING = -1
 # A single image can raise the mean without bound; torch's binary cross entropy stops at the same number.
 LARGEST_LOSS = 100.0
-_TOP = 5
+TOP = 5
 _SHOWN_CLASSES = 20
 
 
@@ -115,7 +115,7 @@ def score_classes(answers: Answers, class_names: Sequence[str]) -> Metrics:
     return {
         "classification": {
             "top1": _mean(answers.ranks <= 1),
-            "top5": _mean(answers.ranks <= min(_TOP, len(class_names))),
+            "top5": _mean(answers.ranks <= min(TOP, len(class_names))),
             "log_loss": _mean(answers.losses),
         },
         "per_class": {
@@ -137,7 +137,7 @@ def top1(metrics: Metrics) -> float | None:
 
 def tells_top5(metrics: Mapping[str, Any]) -> bool:
     """Whether top-5 says anything: of five classes or fewer it is always 1."""
-    return len(metrics.get("per_class") or {}) > _TOP
+    return len(metrics.get("per_class") or {}) > TOP
 
 
 def format_classification(metrics: Metrics) -> str:

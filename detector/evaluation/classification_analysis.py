@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from detector.errors import quote
-from detector.evaluation.classification import NOTHING, Answers
+from detector.evaluation.classification import NOTHING, TOP, Answers
 from detector.structures import Annotations
 
 _BINS = 10
@@ -101,7 +101,7 @@ def _intervals(answers: Answers, images: np.ndarray, names: Sequence[str]) -> di
     right = np.bincount(answers.labels[answers.right], minlength=len(names))
     return {
         "top1": wilson_interval(int((answers.ranks <= 1).sum()), len(answers)),
-        "top5": wilson_interval(int((answers.ranks <= min(5, len(names))).sum()), len(answers)),
+        "top5": wilson_interval(int((answers.ranks <= min(TOP, len(names))).sum()), len(answers)),
         "per_class": {
             name: wilson_interval(hits, number)
             for name, hits, number in zip(names, right.tolist(), images.tolist(), strict=True)

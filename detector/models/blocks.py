@@ -154,15 +154,12 @@ class Block(nn.Module):
 
     expansion = 1
 
-    def __init__(self, shape: BlockShape, style: BlockStyle) -> None:
-        super().__init__()
-
 
 class BasicBlock(Block):
     """Two 3x3 convolutions around a shortcut (figure 5, left)."""
 
     def __init__(self, shape: BlockShape, style: BlockStyle) -> None:
-        super().__init__(shape, style)
+        super().__init__()
         self.conv1 = ConvNorm(shape.in_channels, shape.width, 3, shape.stride, style.norm)
         self.conv2 = ConvNorm(shape.width, shape.width, 3, 1, style.norm)
         self.shortcut = _shortcut(shape, shape.width, style)
@@ -187,7 +184,7 @@ class Bottleneck(Block):
     expansion = 4
 
     def __init__(self, shape: BlockShape, style: BlockStyle) -> None:
-        super().__init__(shape, style)
+        super().__init__()
         out_channels = shape.width * self.expansion
         first, second = (shape.stride, 1) if style.stride_in_1x1 else (1, shape.stride)
         self.conv1 = ConvNorm(shape.in_channels, shape.width, 1, first, style.norm)

@@ -53,7 +53,7 @@ class ClassificationNetwork(PixelNetwork):
     measures = ("error",)
 
     def __init__(self, model: ModelConfig, num_classes: int) -> None:
-        config = model.classifier or ClassifierConfig()
+        config = model.as_classifier
         super().__init__(model.pixel_order, model.pixel_mean, model.pixel_std, config.channels)
         self.config = config
         self.num_classes = num_classes
@@ -167,7 +167,7 @@ def build_classifier(model: ModelConfig, num_classes: int) -> ClassificationNetw
     Raises:
         ConfigError: a stage shall be frozen that the network does not have.
     """
-    network = (model.classifier or ClassifierConfig()).network
+    network = model.as_classifier.network
     _check_stages(network, model.backbone)
     return (TorchvisionNetwork if network.startswith(_FOREIGN) else StagedNetwork)(model, num_classes)
 

@@ -46,7 +46,7 @@ class PreactivationBlock(Block):
     """
 
     def __init__(self, shape: BlockShape, style: BlockStyle) -> None:
-        super().__init__(shape, style)
+        super().__init__()
         assert style.shortcut is not None
         # Before the first block, conv1 has its norm and activation.
         self.start = nn.Identity() if shape.first else NormActivation(shape.in_channels, style)

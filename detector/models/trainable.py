@@ -26,7 +26,7 @@ class Trainable(nn.Module):
     @property
     @abstractmethod
     def body(self) -> tuple[nn.Module, ...]:
-        """The modules that pretrained weights fill, conv1 to conv5_x, and which ``training.body_rate`` slows down."""
+        """The modules that pretrained weights fill, such as conv1 to conv5_x; ``training.body_rate`` is theirs."""
 
     @abstractmethod
     def forward(self, images: ImageBatch, targets: Sequence[Target]) -> dict[str, Tensor]:

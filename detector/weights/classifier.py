@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from detector.config.schema import ClassifierConfig, ModelConfig
+from detector.config.schema import ModelConfig
 from detector.errors import WeightsError
 from detector.weights.layouts import LAYOUTS, OWN_CLASSIFIER, TORCHVISION, Conventions, Layout, detector_key
 from detector.weights.load import (
@@ -16,11 +16,11 @@ from detector.weights.load import (
     TORCHVISION_PREFIX,
     Weights,
     fill,
+    published_resnet,
     published_weights,
     read_weights,
     refuse_contradictions,
 )
-from detector.weights.published import RESNETS
 from detector.weights.report import LoadReport
 
 _log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def torchvision_layout(source: str, config: ModelConfig) -> Layout:
     Raises:
         WeightsError: torchvision has no such network.
     """
-    classifier, backbone = config.classifier or ClassifierConfig(), config.backbone
+    classifier, backbone = config.as_classifier, config.backbone
     resnet = classifier.network == "resnet"
     lacking = {
         f"network {classifier.network}": not resnet and classifier.network not in NETWORKS,
@@ -135,14 +135,14 @@ def _published(config: ModelConfig) -> Weights:
             f"model.weights: torchvision has no weights of network {network}; set model.weights to a file, or to null"
         )
     for_classifier(Weights(str(config.weights), TORCHVISION, {}), config)  # before anything is downloaded
-    return published_weights(config, TORCHVISION, "ResNet", RESNETS)
+    return published_resnet(config)
 
 
 def _kind(config: ModelConfig) -> dict[str, object]:
     """The settings that a classifier must share with the weights it starts from, the most important first."""
-    classifier = config.classifier or ClassifierConfig()
+    classifier = config.as_classifier
     kind: dict[str, object] = {"model.classifier.network": classifier.network}
-    if classifier.network not in ("resnet", "cifar"):
+    if not classifier.has_stages:
         return kind
     if classifier.network == "resnet":
         kind["model.backbone.depth"] = config.backbone.depth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -118,7 +119,7 @@ def load_initial(model: nn.Module, config: ModelConfig) -> LoadReport | None:
     if config.weights is None:
         return None
     if config.weights.startswith(TORCHVISION_PREFIX):
-        weights = published_weights(config, TORCHVISION, "ResNet", RESNETS)
+        weights = published_resnet(config)
     else:
         weights = read_weights(config.weights)
         if weights.config is not None:
@@ -130,6 +131,19 @@ def load_initial(model: nn.Module, config: ModelConfig) -> LoadReport | None:
     if weights.layout is OWN_CLASSIFIER and weights.info is not None:
         _log.info("%s", taken_from_classifier(weights.source, weights.info, config, len(report.matched)))
     return report
+
+
+def published_resnet(config: ModelConfig) -> Weights:
+    """The ResNet that ``model.weights: torchvision:NAME`` names.
+
+    Raises:
+        WeightsError: as ``published_weights``, or it is of another depth.
+    """
+    depth = config.backbone.depth
+    named = re.fullmatch(rf"{TORCHVISION_PREFIX}ResNet(\d+)_Weights\.IMAGENET1K_V[12]", str(config.weights))
+    if named and int(named[1]) != depth:
+        raise WeightsError(f"{config.weights}: model.backbone.depth is {depth}, the weights are of depth {named[1]}")
+    return published_weights(config, TORCHVISION, "ResNet", RESNETS)
 
 
 def published_weights(config: ModelConfig, layout: Layout, family: str, networks: Sequence[str]) -> Weights:
@@ -179,10 +193,10 @@ def contradictions(config: ModelConfig, weights: Weights) -> list[str]:
 
 def _matters(convention: str, config: ModelConfig) -> bool:
     """Whether the configured network can follow a convention or not."""
-    network = config.classifier.network if config.classifier else "resnet"
+    classifier = config.as_classifier
     if convention == "stride_in_1x1":
-        return network == "resnet" and config.backbone.depth >= 50
-    return convention != "batch_norm" or network in ("resnet", "cifar")
+        return classifier.network == "resnet" and config.backbone.depth >= 50
+    return convention != "batch_norm" or classifier.has_stages
 
 
 def adopt_conventions(config: ModelConfig, weights: Weights) -> ModelConfig:

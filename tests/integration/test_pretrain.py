@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from detector import Classifier, load_config
-from detector.cli import evaluate, pretrain, train, visualize
+from detector.cli import benchmark, check_dataset, evaluate, plot_errors, pretrain, train, visualize
 from detector.data.shapes import CLASS_NAMES
 from tests.conftest import ROOT
 from tests.reliability.commands import Outcome, lines_of, run
@@ -250,6 +251,76 @@ def test_each_command_refuses_what_is_the_others(finished: Path, tmp_path: Path)
     for outcome in (classifier, drawn, boxes):
         assert outcome.code == 2
         assert len(outcome.errors) == 1, outcome.err
+
+
+def test_what_was_held_out_stays_so_whatever_seed_evaluates(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "images")
+    outcome = start(tmp_path / "a", f"data.train=[{{format: folder, root: {root}}}]", *FOLDER)
+    assert outcome.code == 0, outcome.err
+    weights = tmp_path / "a" / "run" / "model_final.safetensors"
+    again = run(evaluate.main, weights, "seed=3", "data.holdout=0.9", "--output", tmp_path / "b")
+    assert again.code == 0, again.err
+    looked_at = [
+        [item["image_id"] for item in json.loads((folder / "predictions.json").read_text())]
+        for folder in (tmp_path / "a" / "run" / "evaluation", tmp_path / "b")
+    ]
+    assert looked_at[0] == looked_at[1]
+
+
+def test_a_few_images_to_learn_by_heart_are_of_all_classes(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "images")
+    outcome = start(tmp_path / "a", f"data.train=[{{format: folder, root: {root}}}]", *FOLDER, "--overfit", 2)
+    assert outcome.code == 0, outcome.err
+    per_class = json.loads((tmp_path / "a" / "run" / "evaluation" / "metrics.json").read_text())["per_class"]
+    assert [row["images"] for row in per_class.values()] == [1, 1]
+
+
+def test_errors_of_several_runs_are_drawn(finished: Path, tmp_path: Path) -> None:
+    plain = start(tmp_path / "plain", "model.classifier.block=plain")
+    assert plain.code == 0, plain.err
+    outcome = run(plot_errors.main, finished, tmp_path / "plain" / "run", "--output", tmp_path / "errors.png")
+    assert outcome.code == 0, outcome.err
+    assert "Plain networks: 8 layers: training error" in outcome.out
+    with Image.open(tmp_path / "errors.png") as picture:
+        assert picture.width > 800
+
+
+@pytest.mark.parametrize("what", ["missing", "unfinished", "a detector's", "no picture"])
+def test_what_has_no_errors_to_draw_is_refused(finished: Path, tmp_path: Path, what: str) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
+    if what == "missing":
+        shutil.rmtree(folder)
+    elif what == "unfinished":
+        (folder / "metrics.jsonl").write_text('{"iteration": 1, "error": 0.5}\n{"iter', encoding="utf-8")
+    elif what == "a detector's":
+        shutil.copy(write_tiny(tmp_path), folder / "config.yaml")
+    outcome = run(plot_errors.main, folder, "--output", tmp_path / ("a.xyz" if what == "no picture" else "a.png"))
+    assert outcome.code == 2
+    assert len(outcome.errors) == 1
+
+
+def test_the_pictures_of_a_training_set_show_its_classes(tmp_path: Path) -> None:
+    config = write_tiny_classifier(tmp_path)
+    outcome = run(
+        visualize.main, "--config", config, "--split", "train", "--augmented", "--count", 2, "--output", tmp_path / "x"
+    )
+    assert outcome.code == 0, outcome.err
+    assert len(list((tmp_path / "x").glob("*.jpg"))) == 2
+
+
+@pytest.mark.parametrize("command", [train, benchmark, check_dataset])
+def test_commands_for_detectors_refuse_a_classifiers_configuration(command: ModuleType, tmp_path: Path) -> None:
+    outcome = run(command.main, write_tiny_classifier(tmp_path), "--output", tmp_path / "x")
+    assert outcome.code == 2
+    assert ["model.classifier" in line for line in outcome.errors] == [True]
+
+
+def test_a_batch_norm_without_anything_to_average_is_told(tmp_path: Path) -> None:
+    outcome = start(
+        tmp_path, "model.classifier.network=resnet", "model.backbone.depth=18", "training.micro_batch_size=1"
+    )
+    assert outcome.code == 2
+    assert "a batch norm has a single value a channel" in outcome.errors[0]
 
 
 def test_the_shipped_folder_example_is_a_resnet_18() -> None:

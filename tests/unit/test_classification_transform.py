@@ -155,10 +155,22 @@ def test_an_unknown_augmentation_is_refused_at_once() -> None:
 
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 40), st.integers(1, 40), st.integers(0, 5))
 def test_every_image_comes_to_a_square(height: int, width: int, side: int, size: int, padding: int) -> None:
-    settings = config(f"data.crop.padding={padding}", side=side, size=size)
+    settings = config(f"data.crop.padding={min(padding, size - 1)}", side=side, size=size)
     pixels, _ = ClassificationTransform(settings)(sample(noise(height, width)), 0)
     assert pixels.shape == (3, size, size)
     assert all(view.shape == (3, size, size) for view, _ in classification_views(noise(height, width), settings))
+
+
+@pytest.mark.parametrize("padding", [4, 5])
+def test_padding_that_could_fill_the_square_is_refused(padding: int) -> None:
+    with pytest.raises(ConfigError, match=f"padding {padding} must be smaller than size 4"):
+        config(f"data.crop.padding={padding}", size=4)
+
+
+def test_an_augmentation_for_boxes_is_refused() -> None:
+    settings = config("data.augmentations=[{name: BBoxSafeRandomCrop, arguments: {p: 1}}]")
+    with pytest.raises(ConfigError, match="needs 'bboxes', which images of this kind do not have"):
+        ClassificationTransform(settings)(sample(noise(8, 8)), 0)
 
 
 # Evaluation

@@ -536,7 +536,7 @@ def test_two_configurations_loaded_in_turn_are_independent(tmp_path: Path) -> No
 # The shipped files
 
 SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "base")
-PUBLIC_SETS = [path for path in SHIPPED if path.parent.name in ("coco", "voc")]
+PUBLIC_SETS = [path for path in SHIPPED if path.parent.name in ("coco", "voc", "cifar")]
 
 
 def comment(path: Path) -> str:

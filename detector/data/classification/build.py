@@ -17,7 +17,7 @@ from detector.data.classification.drawn import open_drawn
 from detector.data.classification.folder import open_folder
 from detector.data.classification.holdout import without_held_out
 from detector.data.dataset import DetectionDataset, JoinedDataset, Subset
-from detector.errors import ConfigError, DatasetError, quote
+from detector.errors import ConfigError, DatasetError, one_line, quote
 
 _log = logging.getLogger(__name__)
 
@@ -54,16 +54,21 @@ def open_labelled(
 def _open_part(
     config: Config, split: str, classes: Sequence[str] | None, index_folder: Path | None
 ) -> DetectionDataset:
-    share = config.data.holdout
+    # A run that never evaluates trains on everything.
+    share = config.data.holdout if config.training.evaluate_every else 0.0
     if not share and split != "train":
-        raise ConfigError("data.val: lists no data set, and data.holdout is 0; give one of them to evaluate on")
+        raise ConfigError(
+            "data.val: lists no data set, and with data.holdout or training.evaluate_every 0 nothing is held out; "
+            "give a data set to evaluate on"
+        )
     whole = _open_sets(config, "train", classes, index_folder)
     if not share:
         return whole
     stays = without_held_out(whole, share, config.seed)
     if stays.all():
         raise ConfigError(
-            f"data.holdout: {share:g} of {len(whole)} images leaves none to evaluate on; raise it or give data.val"
+            f"data.holdout: {share:g} of {len(whole)} images leaves none to evaluate on, since one of each class "
+            "stays in training; raise it, give data.val, or add images"
         )
     chosen = np.flatnonzero(stays if split == "train" else ~stays).tolist()
     _log.info(
@@ -79,11 +84,11 @@ def _open_sets(
     sets: tuple[DataSet, ...] = config.data.train if split == "train" else config.data.val
     if not sets:
         raise ConfigError(f"data.{split}: lists no data set; give one, such as [{{format: folder, root: DIR}}]")
-    # Two folders may well hold an image of the same name.
-    distinct = sum(isinstance(item, FolderSet) for item in sets) > 1
+    _refuse_doubles(sets, split)
     parts: list[DetectionDataset] = []
-    for item in sets:
-        prefix = f"{item.root.rstrip('/')}/" if distinct and isinstance(item, FolderSet) else ""
+    for number, item in enumerate(sets, start=1):
+        # Two folders may well hold an image of the same name, and two COCO files images of the same id.
+        prefix = f"{number}/" if len(sets) > 1 and isinstance(item, FolderSet | CropsSet) else ""
         parts.append(_open(item, config, classes, index_folder, prefix))
         classes = classes or parts[0].annotations.class_names
     dataset = parts[0] if len(parts) == 1 else JoinedDataset(parts)
@@ -102,13 +107,20 @@ def _open(
         case CifarSet():
             return open_cifar(find_data(item.root), item.format, item.split, classes, aliases)
         case CropsSet():
-            return open_crops(item, config, classes, aliases, index_folder)
+            return open_crops(item, config, classes, aliases, index_folder, prefix)
         case ShapesSet():
             return open_drawn(item, classes, aliases)
     raise ConfigError(
         f"data: a set of the format {item.format} has boxes, not one class an image; write "
         f"{{format: crops, of: {{format: {item.format}, ...}}}} for the images of its objects"
     )
+
+
+def _refuse_doubles(sets: Sequence[DataSet], split: str) -> None:
+    roots = [find_data(item.root).resolve() for item in sets if isinstance(item, FolderSet)]
+    twice = [root for root in roots if roots.count(root) > 1]
+    if twice:
+        raise DatasetError(f"data.{split}: the folder {one_line(twice[0])} is listed twice")
 
 
 def _check_classes(dataset: DetectionDataset) -> None:
@@ -120,6 +132,3 @@ def _check_classes(dataset: DetectionDataset) -> None:
             f"data.train: all {len(labels)} images are of the class {quote(names[counts.argmax()])}; "
             "a classifier needs two classes"
         )
-    missing = [quote(name) for name, count in zip(names, counts, strict=True) if not count]
-    if missing:
-        _log.warning("data.train: no image of the classes %s; they cannot be learned", ", ".join(missing))

@@ -142,7 +142,8 @@ def _find(root: Path, kind: str) -> tuple[Path, _Version]:
     """The folder of the files, and which version they are."""
     where = one_line(root)
     if root.is_file():
-        raise DatasetError(f"{where}: is a file; unpack it (tar -xzf {where}) and name the folder that comes out of it")
+        way = f"unpack it (tar -xzf {where}) and " if root.suffix in (".gz", ".tgz", ".tar") else ""
+        raise DatasetError(f"{where}: is a file; {way}name the folder that holds the files of the set")
     for version in _VERSIONS[kind]:
         for folder in (root, root / version.folder):
             if any((folder / name).is_file() for name in (version.names, *version.train, *version.test)):

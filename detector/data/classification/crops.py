@@ -48,9 +48,8 @@ class CropsDataset:
 
     def info(self, index: int) -> ImageInfo:
         """What is known of an image without decoding it."""
-        image, image_id = int(self._images[index]), self.annotations.image_ids[index]
-        number = str(image_id).rsplit("#", 1)[1]
-        return ImageInfo(image_id, f"{self.whole.info(image).path}#{number}", None)
+        path = self.whole.info(int(self._images[index])).path
+        return ImageInfo(self.annotations.image_ids[index], path, None)
 
     def __getitem__(self, index: int) -> Sample:
         """Decodes the image and cuts the object out.
@@ -64,7 +63,8 @@ class CropsDataset:
         box = self.whole.annotations.boxes_xywh[self.rows[index]]
         square = crop_square(box, Size(*image.shape[:2]), self.context)
         if square is None:
-            raise DatasetError(f"{one_line(info.path)}: the object lies outside the image")
+            number = str(info.image_id).rsplit("#", 1)[1]
+            raise DatasetError(f"{one_line(info.path)}: object {number} lies outside the image")
         left, top, right, bottom = square
         return labelled_sample(image[top:bottom, left:right].copy(), int(self.annotations.labels[index]), info)
 
@@ -81,6 +81,7 @@ def open_crops(
     classes: Sequence[str] | None,
     aliases: Mapping[str, str],
     index_folder: Path | None,
+    prefix: str = "",
 ) -> CropsDataset:
     """Opens a detection set as images of its objects; crowds and small boxes are left out.
 
@@ -90,6 +91,7 @@ def open_crops(
         classes: class names in the order of labels, others are left out; None takes what the set declares.
         aliases: names of classes that mean another class, such as {"car": "vehicle"}.
         index_folder: where to keep what was read of large annotation files.
+        prefix: what the image ids begin with.
 
     Raises:
         DatasetError: as the readers, or no object is left.
@@ -107,7 +109,7 @@ def open_crops(
             source, small.sum(), wanted.sum(), item.min_side,
         )  # fmt: skip
     rows = np.flatnonzero(wanted & ~small)
-    ids = _ids(found, rows)
+    ids = [prefix + image_id for image_id in _ids(found, rows)]
     return CropsDataset(whole, rows, label_annotations(ids, class_names, labels[rows]), item.context)
 
 

@@ -74,8 +74,9 @@ def _collect(root: Path, label_of: Mapping[str, int]) -> tuple[list[str], np.nda
     names: list[str] = []
     labels: list[np.ndarray] = []
     others = 0
+    owners: dict[str, str] = {}
     for name, label in label_of.items():
-        found, ignored = _images_below(root, name)
+        found, ignored = _images_below(root, name, owners)
         if not found:
             raise DatasetError(
                 f"{one_line(root / name)}: no image in this folder of a class ({', '.join(SUFFIXES)}); "
@@ -117,14 +118,27 @@ def _refuse_splits(root: Path, folders: list[str]) -> None:
     raise DatasetError(f"{one_line(root)}: holds {', '.join(folders)} instead of classes; name {' and '.join(ways)}")
 
 
-def _images_below(root: Path, name: str) -> tuple[list[str], int]:
-    """The image files of a class, relative to the root, and the number of other files."""
+def _images_below(root: Path, name: str, owners: dict[str, str]) -> tuple[list[str], int]:
+    """The image files of a class, relative to the root, and the number of other files.
+
+    Args:
+        root: the folder of the classes.
+        name: of the class.
+        owners: the class of each real folder that has been seen; is added to.
+    """
     found: list[str] = []
+    seen: set[str] = set()
     others = 0
-    pending, seen = [name], set()
+    pending = [name]
     while pending:
         inner = pending.pop()
         place = os.path.realpath(root / inner)  # links may lead in circles
+        owner = owners.setdefault(place, name)
+        if owner != name:
+            raise DatasetError(
+                f"{one_line(root / inner)}: links lead here from the classes {quote(owner)} and {quote(name)}; "
+                "remove one of them"
+            )
         if place in seen:
             continue
         seen.add(place)

@@ -43,12 +43,11 @@ def configured_drawings(config: Config) -> dict[str, ShapesDataset]:
 
 
 def _named_sets(config: Config) -> Iterator[tuple[str, DataSet]]:
-    """All sets by name; of crops the set that they are cut from."""
     for split, sets in (("train", config.data.train), ("val", config.data.val)):
         for number, item in enumerate(sets, start=1):
-            if isinstance(item, FolderSet | CifarSet):
+            if isinstance(item, FolderSet | CifarSet | CropsSet):
                 raise ConfigError(
                     f"data.{split}: a set of the format {item.format} has no boxes to check; pretrain.py itself tells "
                     "what is wrong with it"
                 )
-            yield split if number == 1 else f"{split} {number}", item.of if isinstance(item, CropsSet) else item
+            yield split if number == 1 else f"{split} {number}", item

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from detector.config.schema import ClassifierConfig, Config
+from detector.config.schema import Config
 from detector.engine.setup import Loaded, assemble, warn_of_random_layers, with_conventions
 from detector.errors import WeightsError
 from detector.models.classifier import ClassificationNetwork, build_classifier, check_side
@@ -29,13 +29,12 @@ def build_initial_classifier(config: Config, num_classes: int, fresh: bool) -> C
         ConfigError: the network has no such stage to freeze, or takes no images so small.
         WeightsError: ``model.weights`` cannot be had, do not fit, or contradict a setting.
     """
-    check_side(config.model.classifier or ClassifierConfig(), config.data.crop.size)
+    check_side(config.model.as_classifier, config.data.crop.size)
     torch.manual_seed(config.seed)
     model = build_classifier(config.model, num_classes)
     if fresh:
         load_classifier_initial(model, config.model)
-        network = (config.model.classifier or ClassifierConfig()).network
-        if network in ("resnet", "cifar"):  # the others have norms of their own and no stages
+        if config.model.as_classifier.has_stages:  # the others have norms of their own and no stages
             warn_of_random_layers(config.model)
     return model
 
