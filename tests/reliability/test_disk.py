@@ -205,8 +205,8 @@ class Deletion:
         update = Trainer._update
 
         def delete_at_four(trainer: Trainer, *arguments: Any) -> Any:
-            if trainer.iteration == 3:
-                shutil.rmtree(self.path)
+            while trainer.iteration == 3 and self.path.exists():  # a checkpoint may be written meanwhile
+                shutil.rmtree(self.path, ignore_errors=True)
             return update(trainer, *arguments)
 
         with monkeypatch.context() as patch:
