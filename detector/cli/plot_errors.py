@@ -42,7 +42,7 @@ def _plot(argv: Sequence[str]) -> int:
     if not options.output.lower().endswith(".png"):
         raise UsageError(f"--output {quote(options.output)}: name a file that ends in .png")
 
-    from detector.visualization.error_curves import plot_error_curves
+    from detector.visualization.error_curves import plot_error_curves, smoothed
 
     panels: dict[str, list[ErrorCurve]] = {}
     for folder in dict.fromkeys(map(Path, options.runs)):
@@ -55,7 +55,7 @@ def _plot(argv: Sequence[str]) -> int:
     plot_error_curves(Path(options.output), ordered)
     for title, curves in ordered.items():
         for curve in curves:
-            train, test = (100 * points[-1][1] for points in (curve.train, curve.test))
+            train, test = (100 * points[-1][1] for points in (smoothed(curve.train), curve.test))
             print(f"{title}: {curve.name}: training error {train:.1f} %, test error {test:.1f} % at the end")
     print(f"written: {options.output}")
     return 0
