@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,11 @@ import numpy as np
 
 from detector.pickle_shape import refuse_nested_tuples
 
+# What unpickling is seen to raise on damaged files.
+DAMAGE = (
+    RuntimeError, ValueError, EOFError, OSError, LookupError, AttributeError, TypeError, AssertionError, SyntaxError,
+    ArithmeticError, MemoryError, ImportError, struct.error,
+)  # fmt: skip
 _NDARRAY = object()  # stands for ``numpy.ndarray``, which is only ever an argument
 
 

@@ -214,7 +214,7 @@ def _records(detector: Detector, image_id: str, detections: Detections) -> list[
 
 def _draw_data_set(options: argparse.Namespace) -> int:
     from detector.config.load import load_config, of_a_detector
-    from detector.data.dataset import as_trained_on
+    from detector.data.reduced_decoding import as_trained_on
     from detector.engine.task import task_of
     from detector.visualization.draw import draw_batch, draw_comparison, draw_ground_truth, save_image
 

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.config.data_schema import DataConfig
 from detector.config.schema import Config
-from detector.data.dataset import DetectionDataset, as_trained_on
+from detector.data.dataset import DetectionDataset
 from detector.data.randomness import seed_global_streams
+from detector.data.reduced_decoding import as_trained_on
 from detector.data.sampler import TrainingOrder
 from detector.data.workers import (
     Unsent,

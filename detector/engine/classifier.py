@@ -15,9 +15,8 @@ from detector.config.schema import Config
 from detector.data.classification.transform import classification_views
 from detector.engine.classification.inference import classify
 from detector.engine.classification.setup import load_classifier
-from detector.engine.device import select_device
+from detector.engine.device import check_precision, select_device
 from detector.engine.pictures import Picture, read_picture
-from detector.errors import UsageError
 from detector.models.classifier import ClassificationNetwork
 from detector.structures import ImageBatch
 
@@ -87,8 +86,7 @@ class Classifier:
             ConfigError: this machine has no such device, or the settings in the file cannot be read.
             UsageError: the precision is unknown.
         """
-        if precision not in ("fp32", "bf16", "fp16"):
-            raise UsageError(f"precision must be fp32, bf16 or fp16, got {precision!r}")
+        check_precision(precision)
         loaded = load_classifier(weights)
         return cls(loaded.model, loaded.config, loaded.info.class_names, select_device(device), precision)
 

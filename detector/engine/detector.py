@@ -10,7 +10,7 @@ import torch
 
 from detector.config.schema import Config
 from detector.data.transforms import test_views
-from detector.engine.device import compile_backbone, select_device
+from detector.engine.device import check_precision, compile_backbone, select_device
 from detector.engine.inference import detect
 from detector.engine.pictures import Picture, read_picture
 from detector.engine.setup import load_model
@@ -87,8 +87,7 @@ class Detector:
             ConfigError: this machine has no such device.
             UsageError: the precision is unknown, or there is no compiler.
         """
-        if precision not in ("fp32", "bf16", "fp16"):
-            raise UsageError(f"precision must be fp32, bf16 or fp16, got {precision!r}")
+        check_precision(precision)
         loaded = load_model(weights, config)
         info = loaded.info
         detector = cls(

@@ -44,6 +44,16 @@ def evaluation_precision(config: Config) -> str:
     return config.evaluation.precision or config.training.precision
 
 
+def check_precision(name: str) -> None:
+    """Looks whether a precision has a known name.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if name not in DTYPES:
+        raise UsageError(f"precision must be {', '.join(list(DTYPES)[:-1])} or {list(DTYPES)[-1]}, got {name!r}")
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """Convolutions and linear layers in ``precision``; box arithmetic and losses stay in fp32.
 

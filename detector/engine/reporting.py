@@ -49,7 +49,7 @@ def draw_first_batch(parts: Sequence[Batch], class_names: Sequence[str], folder:
 
 def draw_examples(dataset: DetectionDataset, found: list[Detections], folder: Path) -> None:
     """Pictures of a few images, spread over the data set: ground truth beside detections."""
-    for index in _spread(len(dataset), _EXAMPLES):
+    for index in spread(len(dataset), _EXAMPLES):
         picture = _compared(dataset, found, index, _SURE_SCORE)
         if picture is not None:
             save_image(folder / f"{index:06d}.jpg", picture)
@@ -86,7 +86,7 @@ def write_report_of_model(
     """
     analysis = analyse(dataset.annotations, table)
     if model is not None:
-        indices = _spread(len(dataset), max(20, min(200, len(dataset) // 10)))
+        indices = spread(len(dataset), max(20, min(200, len(dataset) // 10)))
         _log.info("following missed objects through the network on %d images", len(indices))
         analysis["stages"] = find_lost(model, dataset, indices, config, device)
     pictures = []
@@ -94,7 +94,7 @@ def write_report_of_model(
         picture = _compared(dataset, found, item["index"], SHOWN_SCORE)
         if picture is not None:
             title = str(item["image_id"])
-            pictures.append(Picture(title, item["errors"], tuple(item["classes"]), _jpeg(picture)))
+            pictures.append(Picture(title, item["errors"], tuple(item["classes"]), jpeg(picture)))
     settings = {"Configuration": dump_config(config), "Environment": json.dumps(environment(), indent=1)}
     _write(output, metrics, analysis, warnings, provenance | settings, pictures)
 
@@ -132,7 +132,7 @@ def _write(
     write_report(output / "report.html", metrics, analysis, provenance, pictures)
 
 
-def _spread(images: int, count: int) -> list[int]:
+def spread(images: int, count: int) -> list[int]:
     """At most so many images, evenly over the data set."""
     return sorted({int(index) for index in np.linspace(0, images - 1, min(count, images))})
 
@@ -147,7 +147,12 @@ def _compared(dataset: DetectionDataset, found: list[Detections], index: int, sc
     return draw_comparison(sample, shown, dataset.annotations.class_names)
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def jpeg(picture: np.ndarray) -> bytes:
+    """A picture as a page holds it, shrunk if it is very wide.
+
+    Args:
+        picture: ``(H, W, 3)`` uint8, RGB.
+    """
     image = Image.fromarray(picture)
     image.thumbnail((_WIDEST, _WIDEST))
     buffer = io.BytesIO()

@@ -21,8 +21,7 @@ _GROUPS = 32
 
 
 def _group_norm(channels: int) -> nn.Module:
-    # A group of one channel and one cell would always be zero.
-    return nn.GroupNorm(min(_GROUPS, channels // 2), channels)
+    return nn.GroupNorm(_GROUPS if channels >= _GROUPS else channels // 2, channels)
 
 
 NORMS: dict[str, Norm] = {

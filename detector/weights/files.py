@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import struct
 import warnings
 import zipfile
 from pathlib import Path
@@ -15,16 +14,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from detector.errors import WeightsError, one_line, quote
-from detector.numpy_pickle import PickledArray, read_numpy_pickle
+from detector.numpy_pickle import DAMAGE, PickledArray, read_numpy_pickle
 from detector.pickle_shape import refuse_nested_tuples
 
 _ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # What the readers are seen to raise on damaged files.
-_DAMAGE = (
-    RuntimeError, ValueError, EOFError, OSError, LookupError, AttributeError, TypeError, AssertionError, SyntaxError,
-    ArithmeticError, MemoryError, ImportError, struct.error, zipfile.BadZipFile,
-)  # fmt: skip
+_DAMAGE = (*DAMAGE, zipfile.BadZipFile)
 _ELEMENTS = {
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,

@@ -121,8 +121,7 @@ ADAMW_PIECES: dict[str, Change] = {
     "an average of its own": lambda state: replace(state, average=state.model),
     "all of the optimiser": _without_slots,
     "AdamW's means": _zeroed("exp_avg"),
-    # Halved: without any, fp16 may not survive the first step.
-    "half of AdamW's squares": _with_slots(lambda name, value: value / 2 if name == "exp_avg_sq" else value),
+    "AdamW's squares": _zeroed("exp_avg_sq"),
     "AdamW's count": _zeroed("step"),
     "the scaler": _with_learner(scaler={}),
     "the scaler's own numbers": _with_fresh_scaler,

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -480,20 +479,6 @@ def test_a_file_of_a_classic_network_does_not_fit_a_resnet() -> None:
 
 
 # Names of torchvision.
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Torch's folder of downloads, empty, with the network cut off."""
-
-    def download(url: str, *_: object, **__: object) -> None:
-        raise URLError("Name or service not known")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    path = tmp_path / "torch" / "hub" / "checkpoints"
-    path.mkdir(parents=True)
-    return path
 
 
 def start_from(name: str, *overrides: str) -> str:

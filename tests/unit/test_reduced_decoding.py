@@ -11,7 +11,8 @@ from PIL import Image
 
 from detector.cli import visualize
 from detector.data.coco import open_coco
-from detector.data.dataset import FileDataset, JoinedDataset, Subset, check_dataset, with_reduced_decoding
+from detector.data.dataset import FileDataset, JoinedDataset, Subset, check_dataset
+from detector.data.reduced_decoding import with_reduced_decoding
 from detector.data.shapes import ShapesDataset
 from detector.engine.distributed import Processes
 from detector.engine.run_folder import RunFolder

@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -127,20 +126,6 @@ def resnet18() -> Tensors:
 def pth(folder: Path, resnet18: Tensors) -> Path:
     torch.save(resnet18, folder / "resnet18.pth")
     return folder / "resnet18.pth"
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Torch's folder of downloads, empty, with the network cut off."""
-
-    def download(url: str, *_: object, **__: object) -> None:
-        raise URLError("Name or service not known")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    path = tmp_path / "torch" / "hub" / "checkpoints"
-    path.mkdir(parents=True)
-    return path
 
 
 def cached_name(name: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import pickle
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from detector.data.classification.labelled import choose_classes, label_annotations, labelled_sample
 from detector.errors import DatasetError, one_line, quote
-from detector.numpy_pickle import PickledArray, read_numpy_pickle
+from detector.numpy_pickle import DAMAGE, PickledArray, read_numpy_pickle
 from detector.regular_file import read_regular
 from detector.structures import Annotations, ImageInfo, Sample, Size, is_class_name
 
@@ -28,11 +27,6 @@ _log = logging.getLogger(__name__)
 _SIZE = Size(32, 32)
 _BYTES = 3 * 32 * 32
 _MAX_BYTES = 2**29  # CIFAR-100's training images are 156 MB
-# What unpickling is seen to raise on damaged files.
-_DAMAGE = (
-    RuntimeError, ValueError, EOFError, OSError, LookupError, AttributeError, TypeError, AssertionError, SyntaxError,
-    ArithmeticError, MemoryError, ImportError, struct.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -218,7 +212,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         raise DatasetError(
             f"{one_line(path)}: is damaged, or holds more than arrays and plain values ({quote(error)})"
         ) from None
-    except _DAMAGE:
+    except DAMAGE:
         raise DatasetError(f"{one_line(path)}: is damaged, or not of CIFAR; unpack the archive anew") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{one_line(path)}: is not of CIFAR: holds a {type(content).__name__}")

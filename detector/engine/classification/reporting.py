@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from detector.config.load import dump_config
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
+from detector.engine.reporting import jpeg, spread
 from detector.engine.run_folder import environment
 from detector.errors import DatasetError, ImageError
 from detector.evaluation.classification import NOTHING, Answers
@@ -49,7 +48,7 @@ def predictions_of(answers: Answers, truth: Annotations) -> list[dict[str, Any]]
 def draw_examples(dataset: DetectionDataset, answers: Answers, folder: Path) -> None:
     """Pictures of a few images, spread over the data set, with their classes and the predicted ones."""
     names = dataset.annotations.class_names
-    for row in sorted({int(row) for row in np.linspace(0, len(answers) - 1, min(_EXAMPLES, len(answers)))}):
+    for row in spread(len(answers), _EXAMPLES):
         index, predicted = int(answers.indices[row]), int(answers.predicted[row])
         image = _image(dataset, index)
         if image is not None:
@@ -84,7 +83,11 @@ def write_report_of_classifier(
         image = _image(dataset, item["index"])
         if image is not None:
             names = (item["class"], item["predicted"])
-            mistakes.append(Mistake(str(item["image_id"]), {}, names, _jpeg(image), item["probability"], item["rank"]))
+            mistakes.append(
+                Mistake(
+                    str(item["image_id"]), {}, names, jpeg(enlarge(image, _SIDE)), item["probability"], item["rank"]
+                )
+            )
     settings = {"Configuration": dump_config(config), "Environment": json.dumps(environment(), indent=1)}
     write_classification_report(path, metrics, analysis, provenance | settings, mistakes)
 
@@ -95,9 +98,3 @@ def _image(dataset: DetectionDataset, index: int) -> np.ndarray | None:
         return dataset[index].image
     except (ImageError, DatasetError):
         return None
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(enlarge(image, _SIDE)).save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
