@@ -17,7 +17,8 @@ from detector.data.classification.build import open_labelled
 from detector.data.classification.drawn import open_drawn
 from detector.data.classification.folder import FolderDataset, open_folder
 from detector.data.classification.holdout import without_held_out
-from detector.data.dataset import DetectionDataset, check_dataset, with_reduced_decoding
+from detector.data.dataset import DetectionDataset, check_dataset
+from detector.data.reduced_decoding import with_reduced_decoding
 from detector.errors import ConfigError, DatasetError
 from tests.tiny import tiny_config
 
