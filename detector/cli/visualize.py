@@ -1,4 +1,4 @@
-"""Look at detections, or at a data set."""
+"""Look at what a network finds, or at a data set."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from detector.durable import not_a_link, replace_file
 from detector.errors import DatasetError, ImageError, UsageError, one_line, printable, quote
 
 if TYPE_CHECKING:
-    from detector.engine.detector import Detector
-    from detector.structures import Detections
+    from detector.cli.drawing import Network
 
 _log = logging.getLogger(__name__)
 
 _VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 _DESCRIPTION = """\
-Draw what a detector finds in images, folders, globs and videos; or, with --config, look at a data set:
-its ground truth, its augmented samples, or ground truth beside detections."""
+Draw what a detector finds, or the classes that a classifier tells, in images, folders, globs and videos; or, with
+--config, look at a data set: its ground truth, its augmented samples, or ground truth beside what the network finds."""
 
 _EXAMPLE = """\
 examples:
@@ -62,7 +61,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--split", choices=("train", "val"), default="val", help="data.train or data.val (val)")
     parser.add_argument("--count", metavar="N", type=int, default=16, help="images of the data set to draw (16)")
     parser.add_argument("--augmented", action="store_true", help="draw the images as training gets them")
-    parser.add_argument("--weights", metavar="WEIGHTS", help="draw detections beside the ground truth")
+    parser.add_argument("--weights", metavar="WEIGHTS", help="draw what this network finds, too")
     return parser.parse_intermixed_args(argv)
 
 
@@ -79,15 +78,9 @@ def _visualize(argv: Sequence[str]) -> int:
     return _draw_inputs(options.inputs[0], options.inputs[1:], options)
 
 
-def _load(weights: str, options: argparse.Namespace) -> Detector:
-    from detector.engine.detector import Detector
-
-    return Detector.load(weights, device=options.device, precision=options.precision, compiled=options.compile)
-
-
 def _draw_inputs(weights: str, inputs: Sequence[str], options: argparse.Namespace) -> int:
     paths = [path for text in inputs for path in _expand(text)]
-    detector = _load(weights, options)
+    network = _load(weights, options)
     output = Path(options.output) if options.output else Path(weights).parent / "visualize"
     records: list[dict[str, Any]] = []
     failed = 0
@@ -95,17 +88,23 @@ def _draw_inputs(weights: str, inputs: Sequence[str], options: argparse.Namespac
     for path in paths:
         try:
             if path.suffix.lower() in _VIDEO_SUFFIXES:
-                records += _draw_video(detector, path, names.of(path, ".mp4"), options.score_threshold)
+                records += _draw_video(network, path, names.of(path, ".mp4"))
             else:
-                records += _draw_image(detector, path, names.of(path, ".jpg"), options.score_threshold)
+                records += _draw_image(network, path, names.of(path, ".jpg"))
         except ImageError as error:
             # One bad file does not cost the others.
             failed += 1
             print(f"error: {printable(str(error))}", file=sys.stderr)
     output.mkdir(parents=True, exist_ok=True)
-    replace_file(output / "detections.json", json.dumps(records, indent=1))
-    print(f"{len(paths) - failed} of {len(paths)} files drawn, {len(records)} detections: {output}/")
+    replace_file(output / f"{network.finds}.json", json.dumps(records, indent=1))
+    print(f"{len(paths) - failed} of {len(paths)} files drawn, {len(records)} {network.finds}: {output}/")
     return 2 if failed else 0
+
+
+def _load(weights: str, options: argparse.Namespace) -> Network:
+    from detector.cli.drawing import load_network
+
+    return load_network(weights, options.device, options.precision, options.compile, options.score_threshold)
 
 
 def _expand(text: str) -> list[Path]:
@@ -146,23 +145,21 @@ class _Names:
             number += 1
 
 
-def _draw_image(detector: Detector, path: Path, target: Path, threshold: float | None) -> list[dict[str, Any]]:
+def _draw_image(network: Network, path: Path, target: Path) -> list[dict[str, Any]]:
     from detector.data.images import read_image
-    from detector.visualization.draw import draw_detections, save_image
+    from detector.visualization.draw import save_image
 
-    image = read_image(path, detector.config.data.max_image_pixels)
-    detections = detector.predict(image, threshold)
-    save_image(target, draw_detections(image, detections, detector.class_names))
-    return _records(detector, str(path), detections)
+    picture, records = network.draw(read_image(path, network.max_pixels), str(path))
+    save_image(target, picture)
+    return records
 
 
-def _draw_video(detector: Detector, path: Path, target: Path, threshold: float | None) -> list[dict[str, Any]]:
+def _draw_video(network: Network, path: Path, target: Path) -> list[dict[str, Any]]:
     import cv2
     import numpy as np
     from tqdm import tqdm
 
     from detector.errors import MachineError
-    from detector.visualization.draw import draw_detections
 
     capture = cv2.VideoCapture(str(path))
     rate = capture.get(cv2.CAP_PROP_FPS)
@@ -171,8 +168,8 @@ def _draw_video(detector: Detector, path: Path, target: Path, threshold: float |
     writer = None
     frames = tqdm(_frames(capture), path.name, count or None, leave=False, disable=None)
     for number, image in enumerate(frames):
-        detections = detector.predict(image, threshold)
-        drawn = draw_detections(image, detections, detector.class_names)
+        drawn, found = network.draw(image, f"{path}#{number}")
+        records += found
         if writer is None:
             target.parent.mkdir(parents=True, exist_ok=True)
             size = (drawn.shape[1], drawn.shape[0])
@@ -182,7 +179,6 @@ def _draw_video(detector: Detector, path: Path, target: Path, threshold: float |
             if not writer.isOpened():
                 raise MachineError(f"{target}: the video cannot be written")
         writer.write(np.ascontiguousarray(drawn[:, :, ::-1]))
-        records += _records(detector, f"{path}#{number}", detections)
     capture.release()
     if writer is None:
         raise ImageError(f"{one_line(path)}: not a video that can be read")
@@ -198,25 +194,11 @@ def _frames(capture: Any) -> Iterator[Any]:
         yield frame[:, :, ::-1].copy()
 
 
-def _records(detector: Detector, image_id: str, detections: Detections) -> list[dict[str, Any]]:
-    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)
-    return [
-        {
-            "image_id": image_id,
-            "category_id": detector.category_ids[label],
-            "category_name": detector.class_names[label],
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        for (x1, y1, x2, y2), score, label in rows
-    ]
-
-
 def _draw_data_set(options: argparse.Namespace) -> int:
-    from detector.config.load import load_config, of_a_detector
+    from detector.config.load import load_config
     from detector.data.reduced_decoding import as_trained_on
     from detector.engine.task import task_of
-    from detector.visualization.draw import draw_batch, draw_comparison, draw_ground_truth, save_image
+    from detector.visualization.draw import draw_batch, draw_ground_truth, save_image
 
     if not options.output:
         raise UsageError("--config needs --output, a folder for the pictures")
@@ -225,11 +207,14 @@ def _draw_data_set(options: argparse.Namespace) -> int:
     if options.count < 1:
         raise UsageError(f"--count must be at least 1, got {options.count}")
     config = load_config(options.config, options.inputs)
-    if options.weights:
-        of_a_detector(config)
-    detector = _load(options.weights, options) if options.weights else None
+    network = _load(options.weights, options) if options.weights else None
+    if network and network.classifies != (config.model.classifier is not None):
+        raise UsageError(
+            f"{options.weights}: holds a {'classifier' if network.classifies else 'detector'}, which {options.config} "
+            "does not describe"
+        )
     task = task_of(config)
-    dataset = task.open_split(config, options.split, detector.class_names if detector else None, None)
+    dataset = task.open_split(config, options.split, network.class_names if network else None, None)
     if options.augmented:
         dataset = as_trained_on(dataset, config.data)
     transform = task.transform(config)
@@ -244,8 +229,8 @@ def _draw_data_set(options: argparse.Namespace) -> int:
             continue
         if options.augmented:
             picture = draw_batch([transform(sample, index)], class_names)
-        elif detector:
-            picture = draw_comparison(sample, detector.predict(sample.image, options.score_threshold), class_names)
+        elif network:
+            picture = network.compare(sample)
         else:
             picture = draw_ground_truth(sample, class_names)
         stem = re.sub(r"[^\w.-]+", "_", Path(sample.info.path).stem)[:100]

@@ -14,11 +14,12 @@ from torch import Tensor
 from detector.config.schema import Config
 from detector.data.classification.transform import classification_views
 from detector.engine.classification.inference import classify
-from detector.engine.classification.setup import load_classifier
+from detector.engine.classification.setup import classifier_of
 from detector.engine.device import check_precision, select_device
 from detector.engine.pictures import Picture, read_picture
 from detector.models.classifier import ClassificationNetwork
 from detector.structures import ImageBatch
+from detector.weights.load import Weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,13 @@ class Classifier:
             ConfigError: this machine has no such device, or the settings in the file cannot be read.
             UsageError: the precision is unknown.
         """
+        return cls.of(read_weights(weights), device, precision)
+
+    @classmethod
+    def of(cls, weights: Weights, device: str = "auto", precision: str = "fp32") -> Classifier:
+        """As ``load``, for a file that has been read."""
         check_precision(precision)
-        loaded = load_classifier(weights)
+        loaded = classifier_of(weights)
         return cls(loaded.model, loaded.config, loaded.info.class_names, select_device(device), precision)
 
     @overload

@@ -13,10 +13,11 @@ from detector.data.transforms import test_views
 from detector.engine.device import check_precision, compile_backbone, select_device
 from detector.engine.inference import detect
 from detector.engine.pictures import Picture, read_picture
-from detector.engine.setup import load_model
+from detector.engine.setup import model_of
 from detector.errors import UsageError
 from detector.models.faster_rcnn import FasterRCNN
 from detector.structures import Detections, ImageBatch, ImageId, Size
+from detector.weights.load import Weights, read_weights
 
 DEFAULT_SCORE_THRESHOLD = 0.5
 
@@ -87,8 +88,20 @@ class Detector:
             ConfigError: this machine has no such device.
             UsageError: the precision is unknown, or there is no compiler.
         """
+        return cls.of(read_weights(weights), config, device, precision, compiled)
+
+    @classmethod
+    def of(
+        cls,
+        weights: Weights,
+        config: Config | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+        compiled: bool = False,
+    ) -> Detector:
+        """As ``load``, for a file that has been read."""
         check_precision(precision)
-        loaded = load_model(weights, config)
+        loaded = model_of(weights, config)
         info = loaded.info
         detector = cls(
             loaded.model, loaded.config, info.class_names, info.category_ids, select_device(device), precision

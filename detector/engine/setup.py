@@ -103,8 +103,8 @@ def model_of(weights: Weights, config: Config | None = None) -> LoadedModel:
     """
     if weights.layout is OWN_CLASSIFIER:
         raise WeightsError(
-            f"{weights.source}: holds a classifier and no detector; use Classifier.load in Python, or evaluate.py; "
-            "to start a training of a detector from it, set model.weights"
+            f"{weights.source}: holds a classifier and no detector; use Classifier.load in Python, evaluate.py or "
+            "visualize.py; to start a training of a detector from it, set model.weights"
         )
     if not weights.layout.whole:
         raise WeightsError(

@@ -9,16 +9,16 @@ import colorsys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from detector.durable import not_a_link
 from detector.errors import MachineError
 from detector.structures import Detections, Sample, Target
+from detector.visualization.font import font_of
 
 _READABLE_SIDE = 360  # shorter sides than this are enlarged
 _BATCH_SIDE = 480
@@ -168,7 +168,7 @@ def _outline(pen: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
 
 def _write_labels(pen: ImageDraw.ImageDraw, size: tuple[int, int], marks: Sequence[Mark]) -> None:
     """Each text on a plate of its colour, where it covers no other text if there is such a place."""
-    font = _font(min(28, max(12, round(min(size) / 32))))
+    font = font_of(min(28, max(12, round(min(size) / 32))))
     taken: list[Box] = []
     for mark in marks:
         left, top, right, bottom = font.getbbox(mark.text)
@@ -199,7 +199,7 @@ def _shared(one: Box, other: Box) -> float:
 
 
 def _titled(image: np.ndarray, title: str) -> np.ndarray:
-    font = _font(18)
+    font = font_of(18)
     canvas = Image.new("RGB", (image.shape[1], image.shape[0] + 28), (255, 255, 255))
     canvas.paste(Image.fromarray(image), (0, 28))
     ImageDraw.Draw(canvas).text((4, 4), title, fill=(0, 0, 0), font=font)
@@ -215,11 +215,6 @@ def _in_a_row(images: Sequence[np.ndarray]) -> np.ndarray:
         canvas[: image.shape[0], x : x + image.shape[1]] = image
         x += image.shape[1] + _GAP
     return canvas
-
-
-@lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
 
 
 def _short(name: str) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from detector.visualization.font import font_of
 
 _SIDE = 320  # The longer side of pictures; names can be read, and a 32x32 image gets cells of ten pixels.
-_FONT, _LINE = 17, 24
+_LETTERS, _LINE = 16, 24
 _MARGIN = 8
 _RIGHT, _WRONG = (24, 128, 72), (190, 40, 40)
-_WHITE = (255, 255, 255)
+_WHITE, _BLACK, _BAR = (255, 255, 255), (0, 0, 0), (160, 200, 240)
 _ELLIPSIS = "..."
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_NO_NUMBERS = "no numbers (NaN)"
 
 
 def enlarge(image: np.ndarray, side: int = _SIDE) -> np.ndarray:
@@ -54,16 +55,42 @@ def draw_answer(image: np.ndarray, true: str, predicted: str | None, probability
     pen = ImageDraw.Draw(canvas)
     pen.rectangle((0, picture.height, canvas.width, canvas.height), fill=_RIGHT if right else _WRONG)
     sure = "" if predicted is None else f"  {probability:.2f}"
-    answer = "no numbers (NaN)" if predicted is None else predicted
+    answer = _NO_NUMBERS if predicted is None else predicted
     top = picture.height + _MARGIN // 2
     _write(pen, top, canvas.width, "class:", true, "")
     _write(pen, top + _LINE, canvas.width, "right:" if right else "wrong:", answer, sure)
     return np.asarray(canvas)
 
 
+def draw_classes(image: np.ndarray, names: Sequence[str], probabilities: Sequence[float]) -> np.ndarray:
+    """An image over a line for each of its most probable classes, with a bar as long as the class is probable.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        names: of classes, the most probable first.
+        probabilities: in 0..1, in the same order; NaN where the network gave no numbers.
+
+    Returns:
+        ``(H', W', 3)`` uint8, RGB; the same size for all images of a size, as the frames of a video are.
+    """
+    picture = Image.fromarray(enlarge(image, 2 * _SIDE))
+    canvas = Image.new("RGB", (max(_SIDE, picture.width), picture.height + len(names) * _LINE + _MARGIN), _WHITE)
+    canvas.paste(picture, ((canvas.width - picture.width) // 2, 0))
+    pen = ImageDraw.Draw(canvas)
+    room, font = canvas.width - 2 * _MARGIN, font_of(_LETTERS)
+    for number, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
+        top = picture.height + _MARGIN // 2 + number * _LINE
+        if math.isnan(probability):
+            pen.text((_MARGIN, top), _NO_NUMBERS, fill=_WRONG, font=font)
+            break
+        pen.rectangle((_MARGIN // 2, top, _MARGIN // 2 + round(probability * room), top + _LINE - 3), fill=_BAR)
+        pen.text((_MARGIN, top), _fitting(f"{probability:.2f} {name}", room), fill=_BLACK, font=font)
+    return np.asarray(canvas)
+
+
 def _write(pen: ImageDraw.ImageDraw, top: int, width: int, title: str, name: str, after: str) -> None:
     """A line of the strip; a name too long for it is cut, and never the probability."""
-    font = _font()
+    font = font_of(_LETTERS)
     left = _MARGIN + math.ceil(max(font.getlength(word) for word in ("class:", "right:", "wrong:"))) + _MARGIN
     room = width - left - _MARGIN - font.getlength(after)
     pen.text((_MARGIN, top), title, fill=_WHITE, font=font)
@@ -71,15 +98,10 @@ def _write(pen: ImageDraw.ImageDraw, top: int, width: int, title: str, name: str
 
 
 def _fitting(name: str, room: float) -> str:
-    """The name, or so much of its beginning as there is room for, on one line."""
-    font, line = _font(), " ".join(name[:200].split())
+    """A name, or so much of its beginning as there is room for, on one line."""
+    font, line = font_of(_LETTERS), " ".join(name[:200].split())
     if font.getlength(line) <= room:
         return line
     while line and font.getlength(line + _ELLIPSIS) > room:
         line = line[:-1]
     return line + _ELLIPSIS
-
-
-@lru_cache(maxsize=1)
-def _font() -> Font:
-    return ImageFont.load_default(_FONT)

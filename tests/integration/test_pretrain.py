@@ -244,9 +244,10 @@ def test_a_wrong_layout_gives_one_line(tmp_path: Path, make: Callable[[Path], Pa
 
 def test_each_command_refuses_what_is_the_others(finished: Path, tmp_path: Path) -> None:
     classifier = run(train.main, write_tiny_classifier(tmp_path), "--output", tmp_path / "x")
-    picture = tmp_path / "a.png"
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
-    drawn = run(visualize.main, finished / "model_final.safetensors", picture, "--output", tmp_path / "y")
+    detector = tmp_path / "detector"
+    detector.mkdir()
+    weights = ("--weights", finished / "model_final.safetensors")
+    drawn = run(visualize.main, "--config", write_tiny(detector), *weights, "--output", tmp_path / "y")
     boxes = start(tmp_path / "z", "data.train=[{format: coco, images: a, annotations: b}]")
     for outcome in (classifier, drawn, boxes):
         assert outcome.code == 2
@@ -306,6 +307,17 @@ def test_the_pictures_of_a_training_set_show_its_classes(tmp_path: Path) -> None
     )
     assert outcome.code == 0, outcome.err
     assert len(list((tmp_path / "x").glob("*.jpg"))) == 2
+
+
+def test_the_pictures_of_a_set_name_the_right_and_the_predicted_class(finished: Path, tmp_path: Path) -> None:
+    weights = ("--weights", finished / "model_final.safetensors", "--device", "cpu")
+    config = write_tiny_classifier(tmp_path)
+    outcome = run(visualize.main, "--config", config, *weights, "--count", 3, "--output", tmp_path / "x")
+    assert outcome.code == 0, outcome.err
+    drawn = sorted((tmp_path / "x").glob("*.jpg"))
+    assert len(drawn) == 3
+    with Image.open(drawn[0]) as picture:
+        assert picture.width == 320  # the strip's width, in which the names can be read
 
 
 @pytest.mark.parametrize("command", [train, benchmark, check_dataset])

@@ -14,7 +14,7 @@ from detector.evaluation.classification import Answers, score_classes
 from detector.evaluation.classification_analysis import Analysis, analyse_classes
 from detector.evaluation.report.classification_page import Mistake, write_classification_report
 from detector.evaluation.score import Metrics
-from detector.visualization.labels import draw_answer, enlarge
+from detector.visualization.labels import draw_answer, draw_classes, enlarge
 from tests.classification_inputs import answers_of, evaluate, labelled, mistake
 from tests.report_inputs import NASTY, PROVENANCE, Parsed
 
@@ -152,6 +152,23 @@ def test_the_strip_has_room_for_the_probability_beside_a_long_name() -> None:
     sure, unsure = (draw_answer(image, "a", "w" * 900, probability) for probability in (1.0, 0.25))
     assert sure.shape == unsure.shape
     assert (sure != unsure).any()
+
+
+def test_a_bar_is_as_long_as_its_class_is_probable() -> None:
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    one, half, none = (
+        (draw_classes(image, [" "], [probability])[-10] == (160, 200, 240)).all(axis=1).sum()
+        for probability in (1.0, 0.5, NAN)
+    )
+    assert one == 625  # of 640, with the margins
+    assert half == pytest.approx(one / 2, abs=2)
+    assert none == 0
+
+
+def test_letters_of_many_languages_differ() -> None:
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    drawn = [draw_classes(image, [letter], [0.5]).tobytes() for letter in "aßéłğΩЖאع"]
+    assert len(set(drawn)) == 9
 
 
 def test_an_image_of_one_pixel_column_is_drawn() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from detector.data.classification.transform import classification_views
 from detector.errors import ImageError, UsageError, WeightsError
 from detector.models.classifier import build_classifier
 from detector.structures import ImageBatch
+from detector.weights.load import read_weights
 from detector.weights.own_file import WeightsInfo, save_weights
 from tests.tiny import NUM_CLASSES, TINY_CLASSIFIER, tiny_config, tiny_model
 
@@ -167,9 +170,47 @@ def test_a_detector_refuses_a_classifiers_file() -> None:
         Detector.load(path)
 
 
-def test_visualize_refuses_a_classifiers_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_visualize_draws_the_most_probable_classes_and_lists_them() -> None:
+    path = classifier_file()
     Image.fromarray(picture()).save("image.png")
-    assert visualize([str(classifier_file()), "image.png"]) == 2
+    assert visualize([str(path), "image.png", "--output", "look", "--device", "cpu"]) == 0
+    answer = Classifier.load(path, device="cpu").predict("image.png")
+    [record] = json.loads(Path("look/classifications.json").read_text())
+    assert record["image_id"] == "image.png"
+    assert tuple(record["names"]) == answer.names
+    assert record["probabilities"] == pytest.approx(answer.probabilities.tolist())
+    with Image.open("look/image.jpg") as drawn:
+        assert drawn.height > 12 * 40  # enlarged, and lines of text below
+
+
+def test_visualize_draws_each_frame_of_a_video(capsys: pytest.CaptureFixture[str]) -> None:
+    path = classifier_file()
+    film = cv2.VideoWriter("film.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for seed in range(3):
+        film.write(picture(seed, 48, 64))
+    film.release()
+    assert visualize([str(path), "film.mp4", "--output", "look", "--device", "cpu"]) == 0
+    records = json.loads(Path("look/classifications.json").read_text())
+    assert [record["image_id"] for record in records] == ["film.mp4#0", "film.mp4#1", "film.mp4#2"]
+    assert cv2.VideoCapture("look/film.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert capsys.readouterr().out == "1 of 1 files drawn, 3 classifications: look/\n"
+
+
+def test_a_network_that_overflows_is_drawn_and_listed_without_classes() -> None:
+    weights = read_weights(classifier_file())
+    assert weights.info is not None
+    weights.tensors["class_layer.weight"].fill_(3e38)
+    save_weights(Path("huge.safetensors"), weights.tensors, weights.info)
+    Image.fromarray(picture()).save("image.png")
+    assert visualize(["huge.safetensors", "image.png", "--output", "look", "--device", "cpu"]) == 0
+    [record] = json.loads(Path("look/classifications.json").read_text())
+    assert record == {"image_id": "image.png", "names": None, "probabilities": None}
+
+
+@pytest.mark.parametrize("option", [["--score-threshold", "0.3"], ["--compile"]])
+def test_visualize_refuses_options_of_detectors(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(picture()).save("image.png")
+    assert visualize([str(classifier_file()), "image.png", *option]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: model_best.safetensors: holds a classifier and no detector; use Classifier.load")
+    assert error.startswith("error: model_best.safetensors: holds a classifier; --score-threshold and --compile are")
     assert error.count("\n") == 1

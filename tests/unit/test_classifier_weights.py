@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detector.cli.convert_weights import main as convert
 from detector.config import Config, dump_config, parse_config
 from detector.config.schema import ModelConfig
-from detector.engine.classification.setup import build_initial_classifier, load_classifier
+from detector.engine.classification.setup import LoadedClassifier, build_initial_classifier, classifier_of
 from detector.engine.setup import build_initial_model, load_model
 from detector.errors import WeightsError
 from detector.models import resnet
@@ -49,6 +49,11 @@ def _narrow(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
 @pytest.fixture
 def wide() -> None:
     """ResNets have their true number of channels."""
+
+
+def load_classifier(path: str | Path) -> LoadedClassifier:
+    """The classifier in a file."""
+    return classifier_of(read_weights(path))
 
 
 def one_line(action: Callable[..., object], *arguments: object) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from detector.config.schema import Config
@@ -12,7 +10,7 @@ from detector.errors import WeightsError
 from detector.models.classifier import ClassificationNetwork, build_classifier, check_side
 from detector.weights.classifier import for_classifier, load_classifier_initial
 from detector.weights.layouts import OWN_CLASSIFIER
-from detector.weights.load import Weights, read_weights
+from detector.weights.load import Weights
 
 LoadedClassifier = Loaded[ClassificationNetwork]
 
@@ -39,23 +37,13 @@ def build_initial_classifier(config: Config, num_classes: int, fresh: bool) -> C
     return model
 
 
-def load_classifier(path: str | Path, config: Config | None = None) -> LoadedClassifier:
+def classifier_of(weights: Weights, config: Config | None = None) -> LoadedClassifier:
     """A classifier out of a file of this toolkit.
 
     Args:
-        path: the file.
+        weights: the contents of the file.
         config: used instead of the file's own. Pixel order, mean and std, the place of the stride and the kind of norm
             come from the weights all the same.
-
-    Raises:
-        WeightsError: it cannot be read, holds no classifier of this toolkit, or does not fit ``config``.
-        ConfigError: its settings cannot be read.
-    """
-    return classifier_of(read_weights(path), config)
-
-
-def classifier_of(weights: Weights, config: Config | None = None) -> LoadedClassifier:
-    """As ``load_classifier``, for a file that has been read.
 
     Raises:
         WeightsError: it holds no classifier of this toolkit, or does not fit ``config``.
@@ -68,8 +56,8 @@ def classifier_of(weights: Weights, config: Config | None = None) -> LoadedClass
         )
     if weights.layout is not OWN_CLASSIFIER:
         raise WeightsError(
-            f"{weights.source}: holds a detector and no classifier; use Detector.load in Python, or evaluate.py; "
-            "to start a training of a classifier from it, set model.weights"
+            f"{weights.source}: holds a detector and no classifier; use Detector.load in Python, evaluate.py or "
+            "visualize.py; to start a training of a classifier from it, set model.weights"
         )
     config = with_conventions(config or weights.config, weights)
     fitting = for_classifier(weights, config.model)
