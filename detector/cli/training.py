@@ -16,7 +16,7 @@ from detector.cli.entry import Parser, log_to_file
 from detector.config.explain import explain_config
 from detector.config.load import load_config
 from detector.config.schema import Config
-from detector.errors import ConfigError, UsageError
+from detector.errors import UsageError
 
 if TYPE_CHECKING:
     from detector.data.dataset import DetectionDataset
@@ -226,17 +226,12 @@ def _open(config: Config, overfit: int | None, index: Path) -> tuple[DetectionDa
     from detector.data.dataset import Subset
     from detector.engine.task import task_of
 
-    open_split = task_of(config).open_split
-    train_set = open_split(config, "train", None, index)
-    if overfit is not None:
-        spread = config.model.classifier is not None  # whose images may stand class by class
-        chosen = Subset.with_objects(train_set, overfit, spread)
-        return chosen, chosen
-    if not config.training.evaluate_every:
-        return train_set, None
-    if not config.data.val and config.model.classifier is None:
-        raise ConfigError("data.val: lists no data set; give one, or set training.evaluate_every=0")
-    return train_set, open_split(config, "val", train_set.annotations.class_names, index)
+    task = task_of(config)
+    if overfit is None:
+        return task.open_for_training(config, index)
+    spread = config.model.classifier is not None  # whose images may stand class by class
+    chosen = Subset.with_objects(task.open_split(config, "train", None, index), overfit, spread)
+    return chosen, chosen
 
 
 def _what_next(folder: RunFolder, config: Config, metrics: Metrics | None, command: TrainingCommand) -> str:

@@ -38,7 +38,10 @@ def open_split(
     """
     sets: tuple[DataSet, ...] = config.data.train if split == "train" else config.data.val
     if not sets:
-        raise ConfigError(f"data.{split}: lists no data set; give one, such as [{{format: shapes, images: 100}}]")
+        instead = ", or set training.evaluate_every=0" if split == "val" else ""
+        raise ConfigError(
+            f"data.{split}: lists no data set; give one, such as [{{format: shapes, images: 100}}]{instead}"
+        )
     classes = classes or config.data.class_names
     parts: list[DetectionDataset] = []
     for item in sets:
@@ -48,6 +51,14 @@ def open_split(
     if split == "train" and not len(dataset.annotations.labels):
         raise DatasetError(f"data.{split}: no object of any class in {len(dataset)} images; there is nothing to learn")
     return dataset
+
+
+def open_for_training(config: Config, index_folder: Path) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """Opens what to train on, and what to evaluate on if the run evaluates; as ``open_split``."""
+    train = open_split(config, "train", index_folder=index_folder)
+    if not config.training.evaluate_every:
+        return train, None
+    return train, open_split(config, "val", train.annotations.class_names, index_folder)
 
 
 def open_set(

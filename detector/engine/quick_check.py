@@ -49,14 +49,14 @@ def quick_check(dataset: DetectionDataset, config: Config, split: str) -> list[s
 
 
 def leak_sentence(train_set: DetectionDataset, val_set: DetectionDataset) -> str | None:
-    """Says how many files are in both sets, if any.
+    """Says how many images are in both sets, if any.
 
     Args:
         train_set: no image of it is opened.
         val_set: the same.
     """
     trained = set(_real_paths(train_set))
-    shared = [path for path in _real_paths(val_set) if path in trained and os.path.isfile(path)]  # none is drawn
+    shared = [path for path in _real_paths(val_set) if path in trained]
     if not shared:
         return None
     return (
@@ -66,7 +66,10 @@ def leak_sentence(train_set: DetectionDataset, val_set: DetectionDataset) -> str
 
 
 def _real_paths(dataset: DetectionDataset) -> Iterator[str]:
-    """The files of all images, whatever name their folders are called by; each folder is looked at once."""
+    """The files of all images, whatever name their folders are called by; each folder is looked at once.
+
+    Images out of an archive, and drawn ones, have names like files, which differ by set, split and seed.
+    """
     real = functools.cache(os.path.realpath)
     for index in range(len(dataset)):
         folder, name = os.path.split(dataset.info(index).path)

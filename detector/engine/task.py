@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detector.config.schema import Config
-from detector.data.build import open_split
-from detector.data.classification.build import open_labelled
+from detector.data.build import open_for_training, open_split
+from detector.data.classification.build import open_labelled, open_labelled_for_training
 from detector.data.classification.transform import ClassificationTransform
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import Transform
@@ -33,6 +34,7 @@ class Task:
 
     Attributes:
         open_split: from configuration, "train" or "val", class names and a folder for indices to a data set.
+        open_for_training: from configuration and that folder to what to train on and what to evaluate on, if anything.
         build: from configuration, K and whether ``model.weights`` are taken to the network as a run starts with it.
         load: from the contents of a weights file, and settings used instead of its own, to the network.
         transform: how training images are prepared.
@@ -45,6 +47,7 @@ class Task:
     """
 
     open_split: Callable[..., DetectionDataset]
+    open_for_training: Callable[[Config, Path], tuple[DetectionDataset, DetectionDataset | None]]
     build: Callable[[Config, int, bool], Trainable]
     load: Callable[[Weights, Config | None], Loaded[Any]]
     transform: Callable[[Config], Transform]
@@ -91,6 +94,7 @@ def _objects(annotations: Annotations) -> str:
 
 DETECTION = Task(
     open_split=open_split,
+    open_for_training=open_for_training,
     build=build_initial_model,
     load=model_of,
     transform=lambda config: TrainTransform(config.data, config.seed),
@@ -104,6 +108,7 @@ DETECTION = Task(
 
 CLASSIFICATION = Task(
     open_split=open_labelled,
+    open_for_training=open_labelled_for_training,
     build=build_initial_classifier,
     load=classifier_of,
     transform=ClassificationTransform,

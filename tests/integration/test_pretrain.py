@@ -202,6 +202,21 @@ def test_gray_images_and_a_gray_network(tmp_path: Path) -> None:
     assert set(found.names) == {"cat", "dog"}
 
 
+def test_what_is_odd_in_a_folder_is_told_once_though_images_are_held_out(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "images", names=("cat", "dog", "cow"))
+    outcome = start(
+        tmp_path / "a", f"data.train=[{{format: folder, root: {root}}}]", *FOLDER, "data.classes=[dog, cat]"
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("left out the classes that are not wanted: 'cow'") == 1
+
+
+def test_drawn_images_that_are_trained_on_and_evaluated_on_are_told(tmp_path: Path) -> None:
+    outcome = start(tmp_path, "data.val=[{format: shapes, images: 12, seed: 0, size: [32, 32]}]")
+    assert outcome.code == 0, outcome.err
+    assert "12 of 12 images of data.val are in data.train, too" in outcome.err
+
+
 def test_fine_tuning_replaces_the_class_layer(resnet: Path, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "images")
     outcome = start(

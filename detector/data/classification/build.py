@@ -45,37 +45,53 @@ def open_labelled(
     if config.data.val:
         dataset = _open_sets(config, split, classes, index_folder)
     else:
-        dataset = _open_part(config, split, classes, index_folder)
+        train, val = _divide(config, _open_sets(config, "train", classes, index_folder))
+        dataset = train if split == "train" else _existing(val)
     if split == "train":
         _check_classes(dataset)
     return dataset
 
 
-def _open_part(
-    config: Config, split: str, classes: Sequence[str] | None, index_folder: Path | None
-) -> DetectionDataset:
+def open_labelled_for_training(config: Config, index_folder: Path) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """Opens what to train on, and what to evaluate on if the run evaluates; as ``open_labelled``."""
+    classes = config.data.class_names
+    train, val = _open_sets(config, "train", classes, index_folder), None
+    if not config.data.val:
+        train, val = _divide(config, train)
+    _check_classes(train)
+    if not config.training.evaluate_every:
+        return train, None
+    if config.data.val:
+        val = _open_sets(config, "val", train.annotations.class_names, index_folder)
+    return train, _existing(val)
+
+
+def _divide(config: Config, whole: DetectionDataset) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """The images to train on, and those that are held out; None if none is."""
     # A run that never evaluates trains on everything.
     share = config.data.holdout if config.training.evaluate_every else 0.0
-    if not share and split != "train":
-        raise ConfigError(
-            "data.val: lists no data set, and with data.holdout or training.evaluate_every 0 nothing is held out; "
-            "give a data set to evaluate on"
-        )
-    whole = _open_sets(config, "train", classes, index_folder)
     if not share:
-        return whole
+        return whole, None
     stays = without_held_out(whole, share, config.seed)
     if stays.all():
         raise ConfigError(
             f"data.holdout: {share:g} of {len(whole)} images leaves none to evaluate on, since one of each class "
             "stays in training; raise it, give data.val, or add images"
         )
-    chosen = np.flatnonzero(stays if split == "train" else ~stays).tolist()
     _log.info(
-        "data.val lists nothing: %s has %d of the %d images of data.train (data.holdout %g)",
-        split, len(chosen), len(whole), share,
+        "data.val lists nothing: val has %d of the %d images of data.train (data.holdout %g)",
+        np.count_nonzero(~stays), len(whole), share,
     )  # fmt: skip
-    return Subset(whole, chosen)
+    return Subset(whole, np.flatnonzero(stays).tolist()), Subset(whole, np.flatnonzero(~stays).tolist())
+
+
+def _existing(val: DetectionDataset | None) -> DetectionDataset:
+    if val is None:
+        raise ConfigError(
+            "data.val: lists no data set, and with data.holdout or training.evaluate_every 0 nothing is held out; "
+            "give a data set to evaluate on"
+        )
+    return val
 
 
 def _open_sets(
