@@ -16,7 +16,7 @@ from detector.data.classification.transform import classification_views
 from detector.engine.classification.inference import classify
 from detector.engine.classification.setup import classifier_of
 from detector.engine.device import check_precision, select_device
-from detector.engine.pictures import Picture, read_picture
+from detector.engine.pictures import Picture, in_batches, read_picture
 from detector.models.classifier import ClassificationNetwork
 from detector.structures import ImageBatch
 from detector.weights.load import Weights, read_weights
@@ -118,9 +118,8 @@ class Classifier:
         """
         if isinstance(images, Picture):
             return self._predict([images])[0]
-        together = self.config.evaluation.batch_size
-        starts = range(0, len(images), together)
-        return [answer for start in starts for answer in self._predict(images[start : start + together])]
+        batches = in_batches(images, self.config.evaluation.batch_size)
+        return [answer for batch in batches for answer in self._predict(batch)]
 
     def _predict(self, pictures: Sequence[Picture]) -> list[Classification]:
         images = [read_picture(_in_colour(picture), self.config.data.max_image_pixels) for picture in pictures]

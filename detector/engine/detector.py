@@ -12,7 +12,7 @@ from detector.config.schema import Config
 from detector.data.transforms import test_views
 from detector.engine.device import check_precision, compile_backbone, select_device
 from detector.engine.inference import detect
-from detector.engine.pictures import Picture, read_picture
+from detector.engine.pictures import Picture, in_batches, read_picture
 from detector.engine.setup import model_of
 from detector.errors import UsageError
 from detector.models.faster_rcnn import FasterRCNN
@@ -146,9 +146,8 @@ class Detector:
             raise UsageError(f"score_threshold must be in 0..1, got {score_threshold}")
         if isinstance(images, Picture):
             return self._predict([images], thresholds)[0]
-        together = self.config.evaluation.batch_size
-        starts = range(0, len(images), together)
-        return [found for start in starts for found in self._predict(images[start : start + together], thresholds)]
+        batches = in_batches(images, self.config.evaluation.batch_size)
+        return [found for batch in batches for found in self._predict(batch, thresholds)]
 
     def _predict(self, pictures: Sequence[Picture], thresholds: torch.Tensor) -> list[Detections]:
         images = [read_picture(picture, self.config.data.max_image_pixels) for picture in pictures]

@@ -170,6 +170,14 @@ def test_a_detector_refuses_a_classifiers_file() -> None:
         Detector.load(path)
 
 
+@pytest.mark.parametrize("thing", [None, 3, b"\xff\xd8\xff", torch.zeros(3, 8, 8), [None], [[0, 1]]])
+def test_what_is_no_image_is_refused_with_the_forms_that_are(thing: object) -> None:
+    detector = Detector(tiny_model(), tiny_config(), NAMES * 2, range(6), torch.device("cpu"))
+    for network in (classifier_of(), detector):
+        with pytest.raises(ImageError, match=r"^an image must be a path, a PIL image or a uint8 array, or a list of"):
+            network.predict(thing)  # type: ignore[call-overload]
+
+
 def test_visualize_draws_the_most_probable_classes_and_lists_them() -> None:
     path = classifier_file()
     Image.fromarray(picture()).save("image.png")
