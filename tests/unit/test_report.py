@@ -277,7 +277,7 @@ def test_the_files_of_the_page_are_installed(root: Path) -> None:
 def test_a_page_that_is_there_is_replaced_and_a_missing_folder_told(plain: Evaluation) -> None:
     Path("report.html").write_text("old")
     assert "old" not in render(*plain)[:10]
-    with pytest.raises(MachineError, match="nowhere/report.html: the report cannot be written"):
+    with pytest.raises(MachineError, match="nowhere/report.html: the page cannot be written"):
         write_report(Path("nowhere/report.html"), *plain, PROVENANCE, [])
 
 

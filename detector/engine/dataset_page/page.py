@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,19 +17,15 @@ from detector.data.doctor.anchor_fit import AnchorFit, objects_of, resized_sides
 from detector.data.doctor.anchor_search import GOOD_RECALL, Suggestion
 from detector.data.findings import KINDS, Finding
 from detector.data.raw.structure import RawSet
-from detector.durable import replace_file
 from detector.engine.dataset_page import charts, content
 from detector.engine.dataset_page.gallery import Exhibit, Gallery, Read
 from detector.engine.self_test import SelfTest
-from detector.errors import MachineError
 from detector.evaluation.report import page as report_page
 from detector.evaluation.report.charts import SERIES, colour, dashed
 from detector.evaluation.report.content import Line
-from detector.evaluation.report.numbers import count, percent, several
-from detector.evaluation.report.pictures import fit
+from detector.evaluation.report.numbers import percent
+from detector.evaluation.report.pictures import Picture
 
-_LIMIT = 5_000_000
-_SLACK = 2_000
 _HERE, _REPORT = Path(__file__).parent, Path(report_page.__file__).parent
 _SECTIONS = {
     "numbers": "Summary",
@@ -97,20 +91,18 @@ def write_dataset_page(path: Path, page: DatasetPage, read: Read) -> None:
     root = content.common_folder(page.sets)
     exhibits = Gallery(page.sets, page.pairs, read, root).exhibits(page.findings)
     values = _values(page, root)
-    bare = _render(values, exhibits, bare=True)
-    pictures = fit([exhibit.picture for exhibit in exhibits], _LIMIT - _SLACK - len(bare.encode()))
-    shown = [
-        Exhibit(exhibit.kind, exhibit.note, picture)
-        for exhibit, picture in zip(exhibits, pictures, strict=False)  # the last ones may be gone
-    ]
-    text = _render(values | {"pictures_left_out": len(exhibits) - len(shown)}, shown)
-    try:
-        replace_file(path, text)
-    except OSError as error:
-        raise MachineError(f"{path}: the page cannot be written ({error.strerror or error})") from None
+
+    def render(pictures: Sequence[Picture], bare: bool) -> str:
+        shown = [
+            Exhibit(exhibit.kind, exhibit.note, picture)
+            for exhibit, picture in zip(exhibits, pictures, strict=False)  # the last ones may be gone
+        ]
+        return _render(values | {"pictures_left_out": len(exhibits) - len(shown)}, shown, bare)
+
+    report_page.write_fitting(path, [exhibit.picture for exhibit in exhibits], render)
 
 
-def _render(values: dict[str, Any], exhibits: Sequence[Exhibit], bare: bool = False) -> str:
+def _render(values: dict[str, Any], exhibits: Sequence[Exhibit], bare: bool) -> str:
     """The page; a bare one has all but the bytes of the pictures."""
     places = {kind: place for place, kind in enumerate(KINDS)}
     kinds = {group.key: group.title for group in values["groups"]}
@@ -129,14 +121,11 @@ def _card(exhibit: Exhibit, bare: bool) -> _Card:
 
 def _values(page: DatasetPage, root: str) -> dict[str, Any]:
     """All that the template shows, pictures left out."""
-    script = (_REPORT / "page.js").read_text(encoding="utf-8")
     images, objects = content.distinct(page.sets)
     style = "".join((folder / "page.css").read_text(encoding="utf-8") for folder in (_REPORT, _HERE))
     return {
+        **report_page.frame(_SECTIONS, {}, ()),
         "style": Markup(style),
-        "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "sections": _SECTIONS,
         "title": content.plain(page.title, 120),
         "root": content.plain(root),
         "images": images,
@@ -145,10 +134,7 @@ def _values(page: DatasetPage, root: str) -> dict[str, Any]:
         "counts": content.severity_counts(page.findings),
         "splits": content.split_rows(page.sets, page.sizes),
         "groups": content.finding_groups(page.findings, root),
-        "pictures_left_out": 0,
         "classes": content.class_table(page.sets),
-        "count": count,
-        "several": several,
         "percent": percent,
         **_charts(page),
         **_fit_values(page),

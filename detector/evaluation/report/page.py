@@ -101,7 +101,7 @@ def write_fitting(path: Path, pictures: Sequence[Picture], render: Callable[[Seq
     try:
         replace_file(path, render(shown, False))
     except OSError as error:
-        raise MachineError(f"{path}: the report cannot be written ({error.strerror or error})") from None
+        raise MachineError(f"{path}: the page cannot be written ({error.strerror or error})") from None
 
 
 def frame(sections: dict[str, str], provenance: dict[str, str], warnings: Sequence[str]) -> dict[str, Any]:
