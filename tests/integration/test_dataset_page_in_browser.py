@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from detector.engine.dataset_page import write_dataset_page
 from tests.report_inputs import NASTY
 from tests.unit.test_dataset_page import everything, noise
 
-pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[test]'")
-from playwright.sync_api import Browser, Page, sync_playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
-from detector.engine.dataset_page import write_dataset_page
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
-    with sync_playwright() as playwright:
-        path = next(filter(None, map(shutil.which, BROWSERS)), playwright.chromium.executable_path)
-        if not Path(path).is_file():
-            pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the path")
-        opened = playwright.chromium.launch(executable_path=path)
-        yield opened
-        opened.close()
+Open = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="module")
@@ -43,29 +28,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def open_(browser: Browser, folder: Path) -> Iterator[Open]:
-    """Opens a page; afterwards there was no complaint, no request and no dialog."""
-    said: list[str] = []
-    contexts = []
+def open_(visit: Open, folder: Path) -> Open:
+    """Opens a page by its name."""
 
     def open_page(name: str = "plain", width: int = 1280, **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 800}, reduced_motion="reduce", **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(dialog.message))
-        page.on(
-            "request",
-            lambda asked: None if asked.url.startswith(("data:", folder.as_uri())) else said.append(asked.url),
-        )
-        page.goto((folder / f"{name}.html").as_uri())
-        return page
+        return visit(folder / f"{name}.html", width, **options)
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert said == []
+    return open_page
 
 
 @pytest.mark.parametrize("name", ["plain", "nasty"])

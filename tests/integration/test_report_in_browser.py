@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.report_inputs import NASTY, write_examples
 
-pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[test]'")
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = (360, 820, 1400)
-Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
-    with sync_playwright() as playwright:
-        path = next(filter(None, map(shutil.which, BROWSERS)), playwright.chromium.executable_path)
-        if not Path(path).is_file():
-            pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the path")
-        opened = playwright.chromium.launch(executable_path=path)
-        yield opened
-        opened.close()
+Open = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="module")
@@ -40,34 +26,13 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def open_(browser: Browser, reports: Path) -> Iterator[Open]:
-    """Opens a report; afterwards there was no complaint, no request, and no dialog."""
-    said: list[str] = []
-    contexts = []
-
-    def note_message(message: ConsoleMessage) -> None:
-        said.append(message.text)
-
-    def note_request(request: Request) -> None:
-        if not request.url.startswith(("data:", reports.as_uri())):
-            said.append(request.url)
+def open_(visit: Open, reports: Path) -> Open:
+    """Opens a report by its name."""
 
     def open_page(name: str = "full", width: int = 1400, **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 800}, reduced_motion="reduce", **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", note_message)
-        page.on("request", note_request)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(f"dialog {dialog.message}"))
-        page.goto((reports / f"{name}.html").as_uri())
-        return page
+        return visit(reports / f"{name}.html", width, **options)
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert said == []
+    return open_page
 
 
 def first_column(page: Page) -> list[str]:
