@@ -31,7 +31,8 @@ def render(results: list[dict[str, Any]]) -> str:
 def _row(result: dict[str, Any]) -> str:
     expected = "-" if result["expected"] is None else f"{result['expected']} +- {result['tolerance']}"
     run = f"runs/{Path(result['config']).stem}"
-    command = f"`python tools/train.py configs/{result['config']}`"
+    tool = "pretrain.py" if result["config"].startswith("cifar/") else "train.py"
+    command = f"`python tools/{tool} configs/{result['config']}`"
     if "overrides" in result:
         command += f", then `python tools/evaluate.py {run}/model_final.safetensors {result['overrides']}`"
     cells = [f"`{result['config']}`", result["metric"], expected, result["source"], result["state"], result["cost"]]

@@ -46,11 +46,13 @@ def _prepare(config: Config) -> Config:
 
 
 def _next_steps(weights: Path, config: Config) -> list[str]:
+    from detector.weights.bridge import what_a_detector_lacks
+
     lines = [
-        f"  python tools/evaluate.py {weights}",
+        f"  python tools/visualize.py {weights} YOUR_IMAGES",
         f'  python -c \'from detector import Classifier; print(Classifier.load("{weights}").predict("IMAGE"))\'',
     ]
-    if config.model.as_classifier.network == "resnet":
+    if what_a_detector_lacks(config.model.as_classifier) is None:
         lines.append(f"  python tools/train.py YOUR_CONFIG --weights {weights}   a detector that starts from it")
     return lines
 

@@ -186,7 +186,7 @@ def _trainer(folder: RunFolder, config: Config, overfit: int | None, processes: 
         if processes.is_main:
             folder.write_config(config)
         device = select_device(config.device, processes.local_rank)
-        model = task_of(config).build(config, len(train_set.annotations.class_names), fresh)
+        model = task_of(config).build(config, train_set.annotations.class_names, fresh)
     return Trainer(config, model, train_set, val_set, folder, device, processes)
 
 
@@ -216,7 +216,7 @@ def _without_augmentation(config: Config, images: int) -> Config:
     if images < 1:
         raise UsageError("--overfit needs a number of images of at least 1")
     resize = config.data.resize.model_copy(update={"train_short_side": (config.data.resize.test_short_side,)})
-    crop = config.data.crop.model_copy(update={"padding": 0})
+    crop = config.data.crop.model_copy(update={"random": False})
     plain = {"resize": resize, "crop": crop, "horizontal_flip": 0.0, "augmentations": ()}
     data = config.data.model_copy(update=plain)
     return config.model_copy(update={"data": data})

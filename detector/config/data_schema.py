@@ -82,6 +82,7 @@ class CropConfig(Section):
 
     size: Pixels = Field(224, description="side of the square, in pixels")
     padding: CountOrZero = Field(0, description="pixels added on each side before a random crop (CIFAR: 4)")
+    random: bool = Field(True, description="false takes the square from the centre in training, too")
 
     @model_validator(mode="after")
     def _crops_hold_something(self) -> Self:
@@ -154,7 +155,8 @@ class DataConfig(Section):
     reduced_decoding: bool = Field(
         False,
         description="in training decode JPEGs of twice the needed size or more at a half, a quarter or an eighth: "
-        "much faster for large photos, pixels differ a little; augmentations get the smaller image",
+        "much faster for large photos, pixels differ a little; augmentations get the smaller image; crops of objects "
+        "are cut from the whole image all the same",
     )
     workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="processes that prepare images")
     worker_timeout: Count = Field(300, description="seconds after which a worker that gives nothing counts as hung")

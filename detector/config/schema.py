@@ -6,7 +6,7 @@ ResNet-101 C4) where that names a value. Sections are frozen and know no keys be
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from typing_extensions import Self
@@ -28,6 +28,7 @@ from detector.config.section import (
 
 Stage = Literal["conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x"]
 _STAGES: tuple[Stage, ...] = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")
+Depth = Literal[18, 34, 50, 101, 152]
 BestMetric = Literal[
     "coco.AP", "coco.AP50", "coco.AP75", "coco.APs", "coco.APm", "coco.APl", "coco.AR100", "voc07.mAP50", "voc.mAP50"
 ]
@@ -36,11 +37,12 @@ BestMetric = Literal[
 class BackboneConfig(Section):
     """The residual network (He et al. 2015)."""
 
-    depth: Literal[18, 34, 50, 101, 152] = 101
+    depth: Depth = 101
     norm: Literal["frozen_batch", "batch", "sync_batch", "group"] = Field(
         "frozen_batch",
         description="frozen_batch and batch fit ImageNet weights; group trains well from scratch; batch needs "
-        "more than one region or cell a batch",
+        "more than one region or cell a batch; in torchvision's classic networks frozen_batch freezes the norms of "
+        "model.weights, and nothing else changes them",
     )
     frozen_stages: Annotated[
         Annotated[int, Field(ge=0, le=4), Tag("number")] | Annotated[tuple[Stage, ...], Tag("names")],
@@ -70,7 +72,9 @@ class ClassifierConfig(Section):
     ] = Field(
         "resnet", description="resnet is model.backbone, which a detector can start from; cifar: He et al., section 4.2"
     )  # fmt: skip
-    depth: Annotated[int, Field(ge=8, le=1202)] = Field(20, description="of cifar: 6n + 2 layers, such as 20, 56, 110")
+    depth: Annotated[int, Field(ge=8, le=1202)] = Field(
+        20, description="of cifar: 6n + 2 layers, such as 20, 56, 110; that of resnet is model.backbone.depth"
+    )
     block: Literal["residual", "plain", "preactivation"] = Field(
         "residual", description="of resnet and cifar; plain has no shortcuts; preactivation: He et al. 2016"
     )
@@ -85,6 +89,9 @@ class ClassifierConfig(Section):
 
     @model_validator(mode="after")
     def _network_exists(self) -> Self:
+        # Another depth may be left over from the configuration that this one is based on.
+        if self.network == "resnet" and self.depth in get_args(Depth):
+            raise ValueError(f"depth {self.depth} is of network cifar; set model.backbone.depth")
         if (self.depth - 2) % 6:
             raise ValueError(f"depth must be 6n + 2, such as 20, 32, 44, 56 or 110, got {self.depth}")
         if self.activation != "relu" and self.block != "preactivation":

@@ -11,7 +11,7 @@ import numpy as np
 from detector.config.data_schema import ClassGroup, CocoSet, DataConfig, DataSet, ShapesSet, VocSet
 from detector.config.schema import Config
 from detector.data.coco import open_coco
-from detector.data.dataset import DetectionDataset, FileDataset, JoinedDataset
+from detector.data.dataset import DetectionDataset, FileDataset, JoinedDataset, Subset
 from detector.data.repeats import image_repeats
 from detector.data.sampler import TrainingOrder
 from detector.data.shapes import CLASS_NAMES, ShapesDataset
@@ -129,9 +129,9 @@ def find_data(path: str) -> Path:
 
 def training_order(config: Config, dataset: DetectionDataset) -> TrainingOrder:
     """The order of ``data.train``, as the configuration groups and repeats images."""
-    wide = wide_images(dataset)
+    grouped = config.data.group_by_aspect_ratio
     return TrainingOrder(
-        wide if config.data.group_by_aspect_ratio else wide | True,
+        wide_images(dataset) if grouped else np.ones(len(dataset), dtype=bool),
         config.training.batch_size,
         config.seed,
         image_repeats(dataset.annotations, config.data),
@@ -145,5 +145,7 @@ def wide_images(dataset: DetectionDataset) -> np.ndarray:
             return np.asarray(dataset.sizes[:, 1] > dataset.sizes[:, 0])
         case JoinedDataset():
             return np.concatenate([wide_images(part) for part in dataset.parts])
+        case Subset():
+            return np.asarray(wide_images(dataset.whole)[dataset.indices])
     sizes = [dataset.info(index).size for index in range(len(dataset))]
     return np.array([size is not None and size.width > size.height for size in sizes])

@@ -173,13 +173,13 @@ class Subset:
 
     def __init__(self, whole: DetectionDataset, indices: Sequence[int]) -> None:
         self.whole = whole
-        self.indices = list(indices)
+        self.indices = np.asarray(indices, dtype=np.int64)  # of a list workers would copy page by page
         old = whole.annotations
-        rows = [np.arange(old.rows[index], old.rows[index + 1]) for index in self.indices]
+        rows = [np.arange(old.rows[index], old.rows[index + 1]) for index in self.indices.tolist()]
         chosen = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
         self.annotations = replace(
             old,
-            image_ids=pack_ids([old.image_ids[index] for index in self.indices]),
+            image_ids=pack_ids([old.image_ids[index] for index in self.indices.tolist()]),
             rows=np.concatenate([[0], np.cumsum([len(part) for part in rows])]).astype(np.int64),
             **{field: getattr(old, field)[chosen] for field in _ARRAYS},
         )
@@ -208,10 +208,10 @@ class Subset:
 
     def info(self, index: int) -> ImageInfo:
         """What is known of an image without decoding it."""
-        return self.whole.info(self.indices[index])
+        return self.whole.info(int(self.indices[index]))
 
     def __getitem__(self, index: int) -> Sample:
-        return self.whole[self.indices[index]]
+        return self.whole[int(self.indices[index])]
 
 
 def _missing_files(folder: str, names: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from detector.engine.learner import Learner, Update
 from detector.engine.task import task_of
 from detector.errors import WeightsError, one_line, quote
 from detector.models.trainable import Trainable
-from detector.structures import ImageBatch, ImageId, Size, Target
+from detector.structures import ImageBatch, ImageId, Target
 
 _FORMAT = "detector-diverged-1"
 _KEYS = {"config", "iteration", "losses", "gradient_norm", "classes", "weights", "parts"}
@@ -103,7 +103,7 @@ def replay(path: Path, device: torch.device) -> list[str]:
     """
     kept = _read(path)
     config = parse_config(kept["config"], f"{path}: its configuration")
-    model = task_of(config).build(config, kept["classes"], False)
+    model = task_of(config).build(config, [""] * kept["classes"], False)
     model.load_state_dict(kept["weights"])
     model = model.to(device).train()
     bad = [name for name, value in kept["weights"].items() if value.is_floating_point() and not value.isfinite().all()]
@@ -116,9 +116,9 @@ def replay(path: Path, device: torch.device) -> list[str]:
     lines += [_row("as it was", [*kept["losses"].values(), kept["gradient_norm"]])]
     for precision in dict.fromkeys([config.training.precision, "fp32"]):
         for part in kept["parts"]:
-            for index, name in enumerate(part["images"]):
-                numbers, culprit = _compute(model, part, index, device, precision)
-                lines.append(_row(f"image {quote(name, 16)}, {precision}", numbers))
+            for name, indices in _groups(model, part):
+                numbers, culprit = _compute(model, part, indices, device, precision)
+                lines.append(_row(f"{name}, {precision}", numbers))
                 if culprit:
                     lines.append(f"    first output that is not finite: {culprit}")
     return lines
@@ -136,16 +136,25 @@ def _read(path: Path) -> dict[str, Any]:
     return kept
 
 
+def _groups(model: Trainable, part: dict[str, Any]) -> list[tuple[str, list[int]]]:
+    """Which images are computed together: each alone, but where batch norms see them all; with a name."""
+    if any(isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and module.training for module in model.modules()):
+        return [(f"{len(part['images'])} images together", list(range(len(part["images"]))))]
+    return [(f"image {quote(name, 16)}", [index]) for index, name in enumerate(part["images"])]
+
+
 def _compute(
-    model: Trainable, part: dict[str, Any], index: int, device: torch.device, precision: str
+    model: Trainable, part: dict[str, Any], indices: list[int], device: torch.device, precision: str
 ) -> tuple[list[float], str | None]:
-    """Losses and gradient norm of one image alone, and the first module that gave a number that is not finite."""
-    height, width = part["sizes"][index]
-    images = ImageBatch.of([part["pixels"][index, :, :height, :width]])
-    assert images.sizes == (Size(height, width),)
+    """Losses and gradient norm of some images, and the first module that gave a number that is not finite."""
+    sizes = [part["sizes"][index] for index in indices]
+    images = ImageBatch.of(
+        [part["pixels"][index, :, :height, :width] for index, (height, width) in zip(indices, sizes, strict=True)]
+    )
+    targets = [Target(**part["targets"][index]).to(device) for index in indices]
     model.zero_grad(set_to_none=True)
     with _watched(model) as culprits, autocast(device, precision):
-        losses = model(images.to(device), [Target(**part["targets"][index]).to(device)])
+        losses = model(images.to(device), targets)
     values = torch.stack([losses[name] for name in model.losses])
     values.sum().backward()  # type: ignore[no-untyped-call]
     gradients = [value.grad for value in model.parameters() if value.grad is not None]

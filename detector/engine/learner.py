@@ -19,6 +19,7 @@ from detector.engine.average import WeightAverage
 from detector.engine.device import autocast
 from detector.engine.distributed import Processes
 from detector.engine.optim import build_optimizer
+from detector.errors import ConfigError
 from detector.models.trainable import Trainable
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ class Learner:
         device: where to compute.
         processes: all that train together.
 
+    Raises:
+        ConfigError: the kind of norm does not work over several processes on this device.
+
     Attributes:
         skipped_in_row: batches without an update since the last one with.
     """
@@ -70,6 +74,8 @@ class Learner:
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._parallel: nn.Module = self.model
         if processes.world_size > 1:
+            if device.type == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+                raise ConfigError("model.backbone.norm: sync_batch works on GPUs alone; set batch or group")
             ids = [device.index] if device.type == "cuda" else None
             # What is frozen needs no gradient, and DDP leaves it out by itself.
             self._parallel = DistributedDataParallel(self.model, device_ids=ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -50,21 +50,21 @@ class Loaded(Generic[Network]):
 LoadedModel = Loaded[FasterRCNN]
 
 
-def build_initial_model(config: Config, num_classes: int, fresh: bool) -> FasterRCNN:
+def build_initial_model(config: Config, class_names: Sequence[str], fresh: bool) -> FasterRCNN:
     """The network as a run starts with it.
 
     Args:
         config: all settings; its seed decides the random weights.
-        num_classes: K.
+        class_names: K names.
         fresh: take ``model.weights``; a run that goes on has its own.
 
     Raises:
         WeightsError: ``model.weights`` cannot be had, do not fit, or contradict a setting.
     """
     torch.manual_seed(config.seed)
-    model = build_model(config.model, num_classes, config.evaluation)
+    model = build_model(config.model, len(class_names), config.evaluation)
     if fresh:
-        load_initial(model, config.model)
+        load_initial(model, config.model, class_names)
         warn_of_random_layers(config.model)
     return model
 

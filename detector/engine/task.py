@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Task:
     Attributes:
         open_split: from configuration, "train" or "val", class names and a folder for indices to a data set.
         open_for_training: from configuration and that folder to what to train on and what to evaluate on, if anything.
-        build: from configuration, K and whether ``model.weights`` are taken to the network as a run starts with it.
+        build: from configuration, class names and whether ``model.weights`` are taken to the network as it starts.
         load: from the contents of a weights file, and settings used instead of its own, to the network.
         transform: how training images are prepared.
         evaluate: as ``evaluate_model``.
@@ -48,7 +48,7 @@ class Task:
 
     open_split: Callable[..., DetectionDataset]
     open_for_training: Callable[[Config, Path], tuple[DetectionDataset, DetectionDataset | None]]
-    build: Callable[[Config, int, bool], Trainable]
+    build: Callable[[Config, Sequence[str], bool], Trainable]
     load: Callable[[Weights, Config | None], Loaded[Any]]
     transform: Callable[[Config], Transform]
     evaluate: Callable[..., Metrics | None]

@@ -13,7 +13,7 @@ _WIDTHS = (16, 32, 64)
 
 
 class CifarResNet(PartlyFrozen):
-    """conv1 to conv4_x: ``(B, 3, H, W)`` pixels to ``(B, 64, H/4, W/4)`` features, each side rounded up.
+    """conv1 to conv4_x: ``(B, 1 or 3, H, W)`` pixels to ``(B, 64, H/4, W/4)`` features, each side rounded up.
 
     conv1 is a 3x3 convolution; each stage has 2n layers.
 

@@ -49,7 +49,7 @@ def stage_channels(depth: int, number: int) -> int:
 
 
 class ResNetC4(PartlyFrozen):
-    """conv1 to conv4_x: ``(B, 3, H, W)`` pixels to ``(B, C, H/16, W/16)`` features, each side rounded up.
+    """conv1 to conv4_x: ``(B, 1 or 3, H, W)`` pixels to ``(B, C, H/16, W/16)`` features, each side rounded up.
 
     C is 1024, or 256 for depths 18 and 34.
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from detector.config.schema import ModelConfig
+from detector.config.schema import ClassifierConfig, ModelConfig
 from detector.errors import WeightsError
 from detector.weights.own_file import WeightsInfo
+
+
+def what_a_detector_lacks(classifier: ClassifierConfig) -> tuple[str, object, object] | None:
+    """A setting of a classifier in which its stages are not a detector's, as found and as wanted; None if they fit."""
+    settings = {
+        "network": (classifier.network, "resnet"),
+        "block": (classifier.block, "residual"),
+        "shortcut": (classifier.shortcut or "projection", "projection"),
+        "channels": (classifier.channels, 3),
+    }
+    return next(((name, found, wanted) for name, (found, wanted) in settings.items() if found != wanted), None)
 
 
 def refuse_other_networks(source: str, model: ModelConfig) -> None:
@@ -17,21 +28,13 @@ def refuse_other_networks(source: str, model: ModelConfig) -> None:
     Raises:
         WeightsError: says which classifier would do.
     """
-    classifier = model.classifier
-    if classifier is None:
-        return
-    settings = {
-        "network": (classifier.network, "resnet"),
-        "block": (classifier.block, "residual"),
-        "shortcut": (classifier.shortcut or "projection", "projection"),
-        "channels": (classifier.channels, 3),
-    }
-    for setting, (found, wanted) in settings.items():
-        if found != wanted:
-            raise WeightsError(
-                f"{source}: is a classifier with {setting} {found}, from which a detector cannot start; "
-                f"pretrain with model.classifier.{setting}={wanted}"
-            )
+    difference = None if model.classifier is None else what_a_detector_lacks(model.classifier)
+    if difference is not None:
+        setting, found, wanted = difference
+        raise WeightsError(
+            f"{source}: is a classifier with {setting} {found}, from which a detector cannot start; "
+            f"pretrain with model.classifier.{setting}={wanted}"
+        )
 
 
 def taken_from_classifier(source: str, info: WeightsInfo, model: ModelConfig, count: int) -> str:

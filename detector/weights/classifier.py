@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from detector.weights.load import (
     published_weights,
     read_weights,
     refuse_contradictions,
+    without_other_classes,
 )
 from detector.weights.report import LoadReport
 
@@ -45,11 +47,18 @@ NETWORKS = {
 }
 
 
-def load_classifier_initial(model: nn.Module, config: ModelConfig) -> LoadReport | None:
+def load_classifier_initial(
+    model: nn.Module, config: ModelConfig, class_names: Sequence[str] | None = None
+) -> LoadReport | None:
     """Fills a new classifier with ``model.weights`` for a training.
 
-    Class layers of another size keep their random values. A network that sees gray gets the weights of the first
-    convolution summed over the colours.
+    Class layers of another size or for other classes keep their random values. A network that sees gray gets the
+    weights of the first convolution summed over the colours.
+
+    Args:
+        model: gets them.
+        config: its settings.
+        class_names: in the order of labels; None takes the class layer of the same number of classes.
 
     Raises:
         WeightsError: the weights cannot be had, do not fit, or contradict a setting.
@@ -61,13 +70,16 @@ def load_classifier_initial(model: nn.Module, config: ModelConfig) -> LoadReport
     else:
         weights = read_for_classifier(config.weights, config)
         refuse_contradictions(config, weights)
+    weights = without_other_classes(weights, model, class_names)
     in_gray = _in_gray(model, weights)
     report = fill(model, config, in_gray, renew_classes=True)
     for line in report.lines():
         _log.info("%s", line)
     if in_gray is not weights:
         _log.info("%s: the weights of the first convolution are summed over the three colours", weights.source)
-    if not any(key.startswith(CLASS_LAYERS) for key in report.matched):
+    if any(key.startswith(CLASS_LAYERS) for key in report.matched):
+        _log.info("%s: all layers taken, with the class layer", weights.source)
+    else:
         _log.info("%s: all layers taken but the class layer, which starts from random values", weights.source)
     return report
 

@@ -108,10 +108,16 @@ def _is_classifier(weights: Weights) -> bool:
         return False
 
 
-def load_initial(model: nn.Module, config: ModelConfig) -> LoadReport | None:
+def load_initial(model: nn.Module, config: ModelConfig, class_names: Sequence[str] | None = None) -> LoadReport | None:
     """Fills a new model with ``model.weights`` for a training.
 
-    What a ResNet alone lacks (the RPN, say) keeps its random values, and so do class layers of another size.
+    What a ResNet alone lacks (the RPN, say) keeps its random values, and so do class layers of another size or for
+    other classes.
+
+    Args:
+        model: gets them.
+        config: its settings.
+        class_names: in the order of labels; None takes the class layers of the same number of classes.
 
     Raises:
         WeightsError: the weights cannot be had, do not fit, or contradict a setting.
@@ -125,12 +131,34 @@ def load_initial(model: nn.Module, config: ModelConfig) -> LoadReport | None:
         if weights.config is not None:
             refuse_other_networks(weights.source, weights.config.model)
         refuse_contradictions(config, weights)
+    weights = without_other_classes(weights, model, class_names)
     report = fill(model, config, weights, renew_classes=True)
     for line in report.lines():
         _log.info("%s", line)
     if weights.layout is OWN_CLASSIFIER and weights.info is not None:
         _log.info("%s", taken_from_classifier(weights.source, weights.info, config, len(report.matched)))
     return report
+
+
+def without_other_classes(weights: Weights, model: nn.Module, class_names: Sequence[str] | None) -> Weights:
+    """The weights without their class layers if the file says that these know other classes, or another order.
+
+    Args:
+        weights: the contents of a file.
+        model: what is to be filled.
+        class_names: in the order of labels; None is as those of the file.
+    """
+    if weights.info is None or class_names is None or tuple(class_names) == tuple(weights.info.class_names):
+        return weights
+    layers = {key for key in model.state_dict() if key.startswith(CLASS_LAYERS)}
+    kept = {key: value for key, value in weights.tensors.items() if key not in layers}
+    if len(kept) == len(weights.tensors):  # a detector's weights for a classifier, or the other way round
+        return weights
+    _log.info(
+        "%s: is for other classes (%s): its class layers are left out", weights.source,
+        quote(", ".join(weights.info.class_names), 60),
+    )  # fmt: skip
+    return replace(weights, tensors=kept)
 
 
 def published_resnet(config: ModelConfig) -> Weights:
@@ -245,7 +273,7 @@ def fill(model: nn.Module, config: ModelConfig, weights: Weights, renew_classes:
         model: gets them.
         config: its settings.
         weights: where they come from.
-        renew_classes: class layers of another size keep their random values instead of being an error.
+        renew_classes: class layers of another size, or none, keep their random values instead of being an error.
 
     Raises:
         WeightsError: names what is missing, of another shape or not finite.
@@ -290,6 +318,8 @@ def _check(
     missing: Sequence[str] = report.missing
     if not weights.layout.whole:
         missing = [key for key in missing if key.startswith(_RESNET_KEYS)]
+    if renew_classes:
+        missing = [key for key in missing if not key.startswith(CLASS_LAYERS)]
     wrong = [line for key, line in shapes.items() if not (renew_classes and key.startswith(CLASS_LAYERS))]
     unused: Sequence[str] = report.unexpected if weights.layout.ours and weights.layout.whole else ()
     problems = [*wrong, *(f"{key} is missing" for key in missing)]

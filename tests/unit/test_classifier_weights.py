@@ -20,10 +20,10 @@ from detector.errors import WeightsError
 from detector.models import resnet
 from detector.models.build import build_model
 from detector.models.classifier import ClassificationNetwork, build_classifier
-from detector.structures import ImageBatch
+from detector.structures import ImageBatch, Target
 from detector.weights.classifier import NETWORKS, load_classifier_initial
 from detector.weights.layouts import CAFFE, LAYOUTS, OWN, OWN_CLASSIFIER, TORCHVISION, recognise, to_layout
-from detector.weights.load import load_initial, read_weights
+from detector.weights.load import Weights, fill, load_initial, read_weights
 from detector.weights.own_file import WeightsInfo, save_weights
 from detector.weights.report import LoadReport
 from tests.tiny import TINY_CLASSIFIER, tiny_config
@@ -122,6 +122,40 @@ def differing(model: nn.Module, state: State) -> set[str]:
     return {key for key, value in model.state_dict().items() if not torch.equal(value, state[key])}
 
 
+def test_a_class_layer_for_other_classes_starts_anew(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "detector")
+    path = saved(*RESNET)
+    config = config_of(*RESNET, f"model.weights={path}", "seed=1")
+    others = build_initial_classifier(config, ("bus", "cat", "dog"), fresh=True)
+    assert differing(others, read_weights(path).tensors) == {"class_layer.weight"}  # biases begin at zero
+    assert "is for other classes ('cat, dog, horse'): its class layers are left out" in caplog.text
+    assert "all layers taken but the class layer, which starts from random values" in caplog.text
+
+
+def test_a_class_layer_for_the_same_classes_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "detector")
+    path = saved(*RESNET)
+    same = build_initial_classifier(config_of(*RESNET, f"model.weights={path}"), NAMES, fresh=True)
+    assert differing(same, read_weights(path).tensors) == set()
+    assert "all layers taken, with the class layer" in caplog.text
+
+
+@pytest.mark.parametrize("norm", ["frozen_batch", "batch"])
+def test_frozen_batch_norms_of_a_classic_network_stay_as_they_came(norm: str) -> None:
+    override = ("model.classifier.network=torchvision:googlenet", f"model.backbone.norm={norm}")
+    names = [f"{number}" for number in range(3)]
+    config = config_of(*override, "model.weights=a.pth")
+    model = build_initial_classifier(config, names, fresh=False).train()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    before = {key: value.clone() for key, value in model.state_dict().items() if "running" in key}
+    targets = [Target(torch.zeros(1, 4), torch.tensor([label]), 0) for label in range(2)]
+    model(batch(), targets)["loss_class"].backward()
+    frozen = norm == "frozen_batch"
+    assert (differing(model, model.state_dict() | before) == set()) == frozen
+    assert all((module.weight.grad is None) == frozen for module in norms)
+
+
 # The bridge: a detector starts from a classifier.
 
 
@@ -171,7 +205,7 @@ def test_a_run_of_a_detector_starts_from_a_classifier() -> None:
     path = saved(*RESNET)
     config = tiny_config(f"model.weights={path}", *FROZEN)
     wanted = network_of(*RESNET).state_dict()["conv5_x.1.conv2.conv.weight"]
-    found = build_initial_model(config, 2, fresh=True).state_dict()["roi_head.conv5_x.1.conv2.conv.weight"]
+    found = build_initial_model(config, ("cat", "dog"), fresh=True).state_dict()["roi_head.conv5_x.1.conv2.conv.weight"]
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
@@ -465,6 +499,31 @@ def test_a_googlenet_of_torchvision_gives_its_own_logits() -> None:
     torch.testing.assert_close(model.classify(batch()), theirs(documented), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_classic_network_for_other_classes_keeps_a_random_class_layer_and_nothing_else(name: str) -> None:
+    config = config_of(f"model.classifier={{network: {name}}}").model
+    with torch.device("meta"):
+        theirs, ours = (build_classifier(config, classes) for classes in (3, 5))
+    # A single zero each, however large they are.
+    tensors = {key: torch.zeros(()).expand(value.shape) for key, value in theirs.state_dict().items()}
+    report = fill(ours, config, Weights("a", OWN_CLASSIFIER, tensors), renew_classes=True)
+    *_, weight, bias = ours.state_dict()
+    assert [line.split(" is ")[0] for line in report.wrong_shape] == [weight, bias]
+    assert (report.missing, report.unexpected) == ((), ())
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_a_fine_tuned_googlenet_takes_its_class_layer_for_the_same_classes_alone(classes: int) -> None:
+    googlenet = "model.classifier={network: 'torchvision:googlenet'}"
+    model, _ = filled(saved(googlenet), googlenet, classes=classes)
+    fresh = network_of(googlenet, classes=classes, seed=1).state_dict()
+    given = read_weights("model_best.safetensors").tensors
+    for key, wanted in (("conv1.conv.weight", given), ("fc.weight", given if classes == 3 else fresh)):
+        found = model.state_dict()[f"network.{key}"]
+        torch.testing.assert_close(found, wanted[f"network.{key}"], rtol=0, atol=0)
+
+
 def test_a_classic_network_wants_the_pixels_of_its_weights() -> None:
     torch.save({"inception3a.branch1.conv.weight": torch.zeros(1)}, "googlenet.pth")
     googlenet = "model.classifier.network=torchvision:googlenet"
@@ -544,13 +603,13 @@ def test_other_blocks_are_found_before_anything_is_downloaded() -> None:
 
 def test_random_weights_follow_the_seed() -> None:
     config = config_of()
-    first = build_initial_classifier(config, 3, fresh=True)
+    first = build_initial_classifier(config, NAMES, fresh=True)
     torch.rand(1)
-    assert differing(build_initial_classifier(config, 3, fresh=True), first.state_dict()) == set()
+    assert differing(build_initial_classifier(config, NAMES, fresh=True), first.state_dict()) == set()
 
 
 def test_a_run_that_goes_on_does_not_look_at_model_weights() -> None:
-    build_initial_classifier(config_of("model.weights=gone.pth"), 3, fresh=False)
+    build_initial_classifier(config_of("model.weights=gone.pth"), NAMES, fresh=False)
 
 
 @pytest.mark.parametrize(
@@ -559,13 +618,13 @@ def test_a_run_that_goes_on_does_not_look_at_model_weights() -> None:
 def test_random_layers_that_never_learn_are_warned_of(
     overrides: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    build_initial_classifier(config_of(*overrides), 3, fresh=True)
+    build_initial_classifier(config_of(*overrides), NAMES, fresh=True)
     assert "random layers that never learn" in caplog.text
 
 
 def test_networks_without_stages_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     config = config_of("model.classifier.network=lenet", "model.backbone.norm=frozen_batch")
-    build_initial_classifier(config, 3, fresh=True)
+    build_initial_classifier(config, NAMES, fresh=True)
     assert caplog.text == ""
 
 

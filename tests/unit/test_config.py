@@ -703,6 +703,12 @@ def test_another_number_of_layers_is_refused(depth: int) -> None:
     assert str(depth) in message
 
 
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_the_depth_of_a_resnet_is_not_that_of_small_images(depth: int) -> None:
+    message = refusal(f"model: {{classifier: {{network: resnet, depth: {depth}}}}}")
+    assert "set model.backbone.depth" in message
+
+
 def test_an_activation_belongs_to_preactivation() -> None:
     assert "block is residual" in refusal("model: {classifier: {activation: elu}}")
 

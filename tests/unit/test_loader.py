@@ -17,7 +17,7 @@ from PIL import Image
 
 from detector.data.build import wide_images
 from detector.data.coco import open_coco
-from detector.data.dataset import DetectionDataset
+from detector.data.dataset import DetectionDataset, JoinedDataset, Subset
 from detector.data.export import write_coco
 from detector.data.loader import Batch, EvaluationBatches, TrainingBatches, iterate
 from detector.data.sampler import TrainingOrder
@@ -63,6 +63,11 @@ def assert_equal(one: list[Batch], other: list[Batch]) -> None:
 
 
 # Any number of workers
+
+
+def test_a_part_of_a_data_set_is_grouped_as_the_whole() -> None:
+    wide, tall = (ShapesDataset(3, 0, size, hard=False) for size in (Size(32, 48), Size(48, 32)))
+    assert wide_images(Subset(JoinedDataset([wide, tall]), [0, 5, 1])).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

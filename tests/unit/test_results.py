@@ -32,7 +32,7 @@ def test_the_page_is_what_the_script_writes(root: Path, maker: ModuleType, resul
 def test_every_recipe_is_in_the_ledger(root: Path, results: list[dict[str, Any]]) -> None:
     recipes = {
         str(path.relative_to(root / "configs"))
-        for kind in ("coco", "voc")
+        for kind in ("coco", "voc", "cifar")
         for path in (root / "configs" / kind).glob("*.yaml")
     }
     assert recipes == {result["config"] for result in results}

@@ -539,6 +539,24 @@ def test_class_layers_of_another_size_start_anew(own: Path) -> None:
     assert_same_state(model, read_weights(own).tensors | {key: before[key] for key in fresh})
 
 
+def test_class_layers_for_other_classes_start_anew(own: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "detector")
+    model, weights = model_of(), read_weights(own)
+    assert weights.info is not None
+    before, names = copy.deepcopy(model.state_dict()), weights.info.class_names
+    load_initial(model, settings(own), names[::-1])
+    fresh = {key for key in before if key.startswith(("roi_head.class_layer.", "roi_head.box_layer."))}
+    assert_same_state(model, weights.tensors | {key: before[key] for key in fresh})
+    assert f"is for other classes ('{names[0]}, " in caplog.text
+
+
+def test_class_layers_for_the_same_classes_are_taken(own: Path) -> None:
+    model, weights = model_of(), read_weights(own)
+    assert weights.info is not None
+    load_initial(model, settings(own), weights.info.class_names)
+    assert_same_state(model, weights.tensors)
+
+
 def test_class_layers_that_start_anew_are_reported(own: Path) -> None:
     report = load_initial(model_of(classes=NUM_CLASSES + 1), settings(own))
     assert report is not None

@@ -17,7 +17,7 @@ from detector.structures import Sample, Size, Target
 
 
 class ClassificationTransform:
-    """Augments and resizes training samples, cuts a random square out of each and mirrors it.
+    """Augments and resizes training samples, cuts a square out of each and mirrors it.
 
     Args:
         config: all settings.
@@ -50,7 +50,10 @@ class ClassificationTransform:
         resize, crop = self.config.resize, self.config.crop
         short_side = resize.train_short_side[int(draws.integers(len(resize.train_short_side)))]
         pixels = resize_fast(image, resized_size(Size(*image.shape[:2]), short_side, resize.max_long_side))
-        top, left = (_random_start(draws, side, crop.size, crop.padding) for side in pixels.shape[1:])
+        if crop.random:
+            top, left = (_random_start(draws, side, crop.size, crop.padding) for side in pixels.shape[1:])
+        else:
+            top, left = (_central_start(side, crop.size) for side in pixels.shape[1:])
         pixels = _square(pixels, top, left, crop.size, self._mean)
         if draws.random() < self.config.horizontal_flip:
             pixels = pixels.flip(2)

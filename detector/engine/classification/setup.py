@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from detector.config.schema import Config
@@ -15,12 +17,12 @@ from detector.weights.load import Weights
 LoadedClassifier = Loaded[ClassificationNetwork]
 
 
-def build_initial_classifier(config: Config, num_classes: int, fresh: bool) -> ClassificationNetwork:
+def build_initial_classifier(config: Config, class_names: Sequence[str], fresh: bool) -> ClassificationNetwork:
     """The network as a run starts with it.
 
     Args:
         config: all settings; its seed decides the random weights.
-        num_classes: K.
+        class_names: K names.
         fresh: take ``model.weights``; a run that goes on has its own.
 
     Raises:
@@ -29,9 +31,9 @@ def build_initial_classifier(config: Config, num_classes: int, fresh: bool) -> C
     """
     check_side(config.model.as_classifier, config.data.crop.size)
     torch.manual_seed(config.seed)
-    model = build_classifier(config.model, num_classes)
+    model = build_classifier(config.model, len(class_names))
     if fresh:
-        load_classifier_initial(model, config.model)
+        load_classifier_initial(model, config.model, class_names)
         if config.model.as_classifier.has_stages:  # the others have norms of their own and no stages
             warn_of_random_layers(config.model)
     return model
