@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detector.errors import printable
-from detector.evaluation.score import Metrics
+from detector.evaluation.score import Metrics, short_name
 
 NOTHING = -1
 # A single image can raise the mean without bound; torch's binary cross entropy stops at the same number.
@@ -154,10 +153,10 @@ def format_classification(metrics: Metrics) -> str:
     if classes > _SHOWN_CLASSES:
         shown = sorted(rows, key=lambda name: _or_last(rows[name]["accuracy"]))[:_SHOWN_CLASSES]
         lines.append(f"the {_SHOWN_CLASSES} worst classes")
-    width = max([len(_short(name)) for name in shown] + [5])
+    width = max([len(short_name(name)) for name in shown] + [5])
     lines.append(f"{'class':<{width}}  {'images':>7}  {'accuracy':>8}")
     for name in shown:
-        lines.append(f"{_short(name):<{width}}  {rows[name]['images']:>7}  {_percent(rows[name]['accuracy']):>8}")
+        lines.append(f"{short_name(name):<{width}}  {rows[name]['images']:>7}  {_percent(rows[name]['accuracy']):>8}")
     return "\n".join(lines)
 
 
@@ -171,8 +170,3 @@ def _or_last(accuracy: float | None) -> float:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _short(name: str) -> str:
-    shown = printable(name)
-    return shown if len(shown) <= 24 else shown[:21] + "..."

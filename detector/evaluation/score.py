@@ -91,15 +91,21 @@ def format_metrics(metrics: Metrics) -> str:
             lines += ["  ".join(_percent(value) for value in metrics[metric].values())]
     rows: dict[str, dict[str, Any]] = metrics["per_class"]
     columns = list(next(iter(rows.values()), {}))
-    width = max([len(_short(name)) for name in rows] + [5])
+    width = max([len(short_name(name)) for name in rows] + [5])
     lines += ["", f"{'class':<{width}}  " + "  ".join(f"{name:>{max(7, len(name))}}" for name in columns)]
     for name, row in rows.items():
         cells = [
             f"{row[key]:>{max(7, len(key))}}" if key == "objects" else _percent(row[key], max(7, len(key)))
             for key in columns
         ]
-        lines.append(f"{_short(name):<{width}}  " + "  ".join(cells))
+        lines.append(f"{short_name(name):<{width}}  " + "  ".join(cells))
     return "\n".join(lines)
+
+
+def short_name(name: str) -> str:
+    """The name of a class as tables for a terminal show it: printable, of at most 24 characters."""
+    shown = printable(name)
+    return shown if len(shown) <= 24 else shown[:21] + "..."
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -109,8 +115,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _percent(value: float | None, width: int = 6) -> str:
     return f"{'-':>{width}}" if value is None else f"{100 * value:>{width}.1f}"
-
-
-def _short(name: str) -> str:
-    shown = printable(name)
-    return shown if len(shown) <= 24 else shown[:21] + "..."

@@ -270,7 +270,7 @@ def test_the_files_of_the_page_are_installed(root: Path) -> None:
     patterns = setup["options.package_data"]["detector.evaluation.report"].split(", ")
     files = [path.name for path in (root / "detector/evaluation/report").iterdir() if path.is_file()]
     others = [name for name in files if not name.endswith(".py")]
-    assert len(others) == 5
+    assert len(others) == 6
     assert all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in others)
 
 
