@@ -9,6 +9,7 @@ import numpy as np
 
 from detector.evaluation.intervals import SAMPLES, draw_images, interval, mean_over_classes, resampled_ap
 from detector.evaluation.matching import image_ranks, match_all
+from detector.evaluation.score import short_name
 from detector.structures import Annotations, DetectionTable
 
 
@@ -67,11 +68,11 @@ def format_comparison(result: dict[str, Any], a: str, b: str) -> str:
         b: name of the other.
     """
     rows = {"AP": result["AP"], "AP50": result["AP50"], **result["per_class"]}
-    width = min(24, max(len(name) for name in rows))
+    width = max(len(short_name(name)) for name in rows)
     lines = [f"A: {a}", f"B: {b}", _verdict(result["AP"]), ""]
     lines += [f"{'per cent':<{width}}  {'A':>6}  {'B':>6}  {'B - A':>6}  95 % interval"]
     for name, row in rows.items():
-        shown = name if len(name) <= width else name[: width - 3] + "..."
+        shown = short_name(name)
         if row["difference"] is None:
             lines.append(f"{shown:<{width}}  {'-':>6}  {'-':>6}  {'-':>6}")
             continue

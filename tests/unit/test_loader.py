@@ -17,7 +17,7 @@ from PIL import Image
 
 from detector.data.build import wide_images
 from detector.data.coco import open_coco
-from detector.data.dataset import DetectionDataset, JoinedDataset, Subset
+from detector.data.dataset import DetectionDataset, Subset
 from detector.data.export import write_coco
 from detector.data.loader import Batch, EvaluationBatches, TrainingBatches, iterate
 from detector.data.sampler import TrainingOrder
@@ -65,9 +65,12 @@ def assert_equal(one: list[Batch], other: list[Batch]) -> None:
 # Any number of workers
 
 
-def test_a_part_of_a_data_set_is_grouped_as_the_whole() -> None:
-    wide, tall = (ShapesDataset(3, 0, size, hard=False) for size in (Size(32, 48), Size(48, 32)))
-    assert wide_images(Subset(JoinedDataset([wide, tall]), [0, 5, 1])).tolist() == [True, False, True]
+def test_a_part_of_a_data_set_is_grouped_as_the_whole(tmp_path: Path) -> None:
+    write_coco(SHAPES, tmp_path)
+    dataset = open_coco(tmp_path / "images", tmp_path / "annotations.json", None, False, 10_000)
+    dataset.sizes = dataset.sizes.copy()
+    dataset.sizes[::2] = dataset.sizes[::2, ::-1]
+    assert wide_images(Subset(dataset, [2, 1, 5, 4])).tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
