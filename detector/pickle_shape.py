@@ -1,7 +1,8 @@
-"""A look at a pickle before it is read: no restricted reader protects from tuples that contain each other.
+"""A look at a pickle before it is read: no restricted reader protects from a few bytes that take all memory or time.
 
-To hash a tuple takes a step for each thing within it, however often that is the same, and a level of the C stack for
-each level of nesting. So a key of a hundred bytes can take for ever, and one of a megabyte ends the process.
+The reader's memo has a place for each number up to the largest one in the pickle. Tuples may contain each other; to
+hash one takes a step for each thing within it, however often that is the same, and a level of the C stack for each
+level of nesting. So a key of a hundred bytes can take for ever, and one of a megabyte ends the process.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import IO, Any
 
 _MAX_DEPTH = 50
 _MAX_WEIGHT = 100_000
-_MAX_COMMANDS = 1_000_000  # a ResNet-152 has 30 thousand
+# CIFAR-100 has 200 thousand, a ResNet-152 30 thousand. So many empty sets, the largest thing of one byte, take 95 MB.
+_MAX_COMMANDS = 400_000
 _TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
+_BYTEARRAYS = ("builtins bytearray", "__builtin__ bytearray")  # torch's restricted reader would call it
 # The depth of nested tuples, and what hashing them costs.
 _PLAIN = (0, 1)
 _Cost = tuple[int, int]
@@ -24,7 +27,8 @@ def refuse_nested_tuples(file: IO[bytes]) -> None:
     """Goes through one pickle, from the file's position to its end, without making anything of it.
 
     Raises:
-        pickle.UnpicklingError: tuples are nested deeply, or hold each other many times.
+        pickle.UnpicklingError: tuples are nested deeply, or hold each other many times; there are too many commands, a
+            memo of more places than there may be commands, or a ``bytearray``, which a length is enough to make.
         ValueError: it is no pickle.
     """
     stack: list[_Cost | None] = []  # None is a mark
@@ -37,12 +41,17 @@ def refuse_nested_tuples(file: IO[bytes]) -> None:
             if opcode.name == "MEMOIZE":
                 memo[len(memo)] = _top(stack)
             elif opcode.name.endswith("PUT"):
+                assert isinstance(argument, int)
+                if argument > _MAX_COMMANDS:
+                    raise pickle.UnpicklingError("a memo without end")
                 memo[argument] = _top(stack)
             elif opcode.name.endswith("GET"):
                 stack.append(memo.get(argument, _PLAIN))
             elif opcode.name == "DUP":
                 stack.append(_top(stack))
             else:
+                if opcode.name == "GLOBAL" and argument in _BYTEARRAYS:
+                    raise pickle.UnpicklingError("builtins.bytearray")
                 _apply(opcode, stack)
 
 

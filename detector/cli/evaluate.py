@@ -173,7 +173,10 @@ def _with_own_holdout(config: Config, trained: Config) -> Config:
         return config
     every = config.training.model_copy(update={"evaluate_every": trained.training.evaluate_every})
     data = config.data.model_copy(update={"holdout": trained.data.holdout})
-    return config.model_copy(update={"seed": trained.seed, "training": every, "data": data})
+    own = config.model_copy(update={"seed": trained.seed, "training": every, "data": data})
+    if own != config:
+        _log.warning("seed, data.holdout and training.evaluate_every are those of the training: they chose its images")
+    return own
 
 
 def _check_verify(options: argparse.Namespace, config: EvaluationConfig) -> None:

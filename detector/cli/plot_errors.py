@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,11 +45,13 @@ def _plot(argv: Sequence[str]) -> int:
     from detector.visualization.error_curves import plot_error_curves, smoothed
 
     panels: dict[str, list[ErrorCurve]] = {}
-    for folder in dict.fromkeys(map(Path, options.runs)):
+    # By the whole path, since "run" and "./a/../run" are one.
+    folders = {folder.resolve(): folder for folder in map(Path, options.runs)}
+    for place, folder in folders.items():
         title, curve = _read(folder)
         taken = [other.name for other in panels.get(title, [])]
         if curve.name in taken:  # two runs of one network
-            curve = replace(curve, name=one_line(folder.name, 40))
+            curve = replace(curve, name=one_line(_name(place, folders), 40))
         panels.setdefault(title, []).append(curve)
     ordered = {title: panels[title] for title in _TITLES if title in panels}
     plot_error_curves(Path(options.output), ordered)
@@ -59,6 +61,14 @@ def _plot(argv: Sequence[str]) -> int:
             print(f"{title}: {curve.name}: training error {train:.1f} %, test error {test:.1f} % at the end")
     print(f"written: {options.output}")
     return 0
+
+
+def _name(folder: Path, folders: Iterable[Path]) -> str:
+    """The end of a folder's path, as much of it as no other of the folders ends in."""
+    others = [other.parts for other in folders if other != folder]
+    ends = (folder.parts[-length:] for length in range(1, len(folder.parts) + 1))
+    end = next((end for end in ends if all(other[-len(end) :] != end for other in others)), folder.parts)
+    return str(Path(*end))
 
 
 def _read(folder: Path) -> tuple[str, ErrorCurve]:
@@ -85,8 +95,7 @@ def _read(folder: Path) -> tuple[str, ErrorCurve]:
         raise UsageError(f"{one_line(folder)}: not a run of pretrain.py that has been evaluated")
     if not classifier.has_stages:
         return _OTHERS, ErrorCurve(classifier.network, train, test)
-    depth = classifier.depth if classifier.network == "cifar" else config.model.backbone.depth
-    return _PANELS[classifier.block], ErrorCurve(f"{depth} layers", train, test)
+    return _PANELS[classifier.block], ErrorCurve(f"{config.model.classifier_depth} layers", train, test)
 
 
 def _records(lines: Sequence[str]) -> Iterator[dict[str, Any]]:

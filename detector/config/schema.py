@@ -170,6 +170,12 @@ class ModelConfig(Section):
     roi_head: RoIHeadConfig = RoIHeadConfig()
 
     @property
+    def classifier_depth(self) -> int:
+        """Layers of a classifier with stages: its own of a network for small images, else the backbone's."""
+        classifier = self.as_classifier
+        return classifier.depth if classifier.network == "cifar" else self.backbone.depth
+
+    @property
     def as_classifier(self) -> ClassifierConfig:
         """``classifier``, or what it is by default."""
         return self.classifier or ClassifierConfig()

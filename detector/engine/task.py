@@ -67,13 +67,14 @@ def _classifier(config: Config) -> str:
     classifier = config.model.as_classifier
     if not classifier.has_stages:
         return "LeNet-5" if classifier.network == "lenet" else classifier.network
-    depth = classifier.depth if classifier.network == "cifar" else config.model.backbone.depth
     kinds = {
         "residual": "ResNet-{}",
         "plain": "plain network of {} layers",
         "preactivation": "pre-activation ResNet-{}",
     }
-    return kinds[classifier.block].format(depth) + (" for small images" if classifier.network == "cifar" else "")
+    return kinds[classifier.block].format(config.model.classifier_depth) + (
+        " for small images" if classifier.network == "cifar" else ""
+    )
 
 
 def _empty_margins(_: DetectionDataset, config: Config) -> list[str]:

@@ -25,6 +25,8 @@ Analysis = dict[str, Any]
 def analyse_classes(answers: Answers, truth: Annotations) -> Analysis:
     """Intervals, mistakes, confusion, calibration and the most confident mistakes.
 
+    The table under "confusion" is for a page and sums up all but a few classes; "confusion_counts" is of all classes.
+
     Args:
         answers: of all images that could be read.
         truth: ground truth of all images, one object an image.
@@ -43,6 +45,7 @@ def analyse_classes(answers: Answers, truth: Annotations) -> Analysis:
             for true, predicted, number in pairs[:_PAIRS]
         ],
         "confusion": _confusion(answers, pairs, names),
+        "confusion_counts": confusion_counts(answers, names),
         "calibration": calibration(answers),
         "data": {
             "images": len(truth.image_ids),
@@ -78,6 +81,23 @@ def confused_pairs(answers: Answers) -> list[tuple[int, int, int]]:
     pairs, counts = np.unique(both, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return [(*pair, number) for pair, number in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)]
+
+
+def confusion_counts(answers: Answers, names: Sequence[str]) -> list[list[Any]]:
+    """All of the confusion matrix that is not zero: [true class, predicted class, images], by label.
+
+    Args:
+        answers: the predicted class is None where the network gave no numbers, so that all images are counted.
+        names: of the K classes.
+    """
+    columns = len(names) + 1
+    cells, counts = np.unique(answers.labels * columns + answers.predicted + 1, return_counts=True)
+    true, predicted = np.divmod(cells, columns)
+    predicted_names = [None, *names]
+    return [
+        [names[row], predicted_names[column], number]
+        for row, column, number in zip(true.tolist(), predicted.tolist(), counts.tolist(), strict=True)
+    ]
 
 
 def calibration(answers: Answers) -> list[dict[str, float]]:

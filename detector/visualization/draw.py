@@ -218,4 +218,5 @@ def _in_a_row(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 3] + "..."
+    line = " ".join(name.split())  # the layout of text takes no line breaks
+    return line if len(line) <= _MAX_NAME else line[: _MAX_NAME - 3] + "..."

@@ -18,7 +18,7 @@ from tests.fuzz.targets import TARGETS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory and time as Linux has them")
 
-COUNTS = {"coco": 300, "config": 300, "detections": 300, "images": 300, "voc": 300, "weights": 50}
+COUNTS = {"cifar": 300, "coco": 300, "config": 300, "detections": 300, "images": 300, "voc": 300, "weights": 50}
 
 
 @pytest.fixture(autouse=True)

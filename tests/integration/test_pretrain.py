@@ -99,6 +99,20 @@ def test_the_log_holds_loss_and_training_error(finished: Path) -> None:
     assert all(record["loss"] == record["loss_class"] and 0 <= record["error"] <= 1 for record in training)
 
 
+def test_a_runs_evaluations_are_ranked_by_their_top1(finished: Path) -> None:
+    evaluations = [record for record in records(finished) if "headline" in record]
+    assert evaluations
+    assert all(record["headline"] == record["classification"]["top1"] for record in evaluations)
+
+
+def test_a_best_metric_is_refused_for_it_would_not_count(tmp_path: Path) -> None:
+    outcome = start(tmp_path, "training.best_metric=coco.AP")
+    assert outcome.code == 2
+    assert outcome.errors == [
+        "error: training.best_metric: classifiers are ranked by their top-1 accuracy; leave it out"
+    ]
+
+
 def test_a_run_that_was_stopped_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
     start(tmp_path)
     name = "step-000000002"
@@ -167,6 +181,23 @@ def test_evaluating_the_weights_again_gives_the_same_numbers(finished: Path, tmp
     numbers = [json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, finished / "evaluation")]
     assert numbers[0] == numbers[1]
     assert "top-1" in outcome.out
+
+
+def test_another_configuration_shows_squares_of_the_size_that_was_learned(finished: Path, tmp_path: Path) -> None:
+    config = tmp_path / "other.yaml"
+    config.write_text(
+        "data:\n"
+        "  val: [{format: shapes, images: 12, seed: 1, size: [32, 32]}]\n"
+        "  resize: {train_short_side: [20], test_short_side: 20, max_long_side: 20}\n"
+        "  crop: {size: 24}\n"
+        "  workers: 0\n"
+    )
+    weights = finished / "model_final.safetensors"
+    outcome = run(evaluate.main, weights, "--config", config, "--output", tmp_path / "x")
+    assert outcome.code == 0, outcome.err
+    folders = (tmp_path / "x", finished / "evaluation")
+    numbers = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    assert numbers[0]["classification"] == pytest.approx(numbers[1]["classification"], rel=1e-5)
 
 
 def test_a_detector_starts_from_a_pretrained_network_and_says_so(resnet: Path, tmp_path: Path) -> None:
@@ -274,13 +305,26 @@ def test_what_was_held_out_stays_so_whatever_seed_evaluates(tmp_path: Path) -> N
     outcome = start(tmp_path / "a", f"data.train=[{{format: folder, root: {root}}}]", *FOLDER)
     assert outcome.code == 0, outcome.err
     weights = tmp_path / "a" / "run" / "model_final.safetensors"
-    again = run(evaluate.main, weights, "seed=3", "data.holdout=0.9", "--output", tmp_path / "b")
+    others = ("seed=3", "data.holdout=0.9", "training.evaluate_every=0")
+    again = run(evaluate.main, weights, *others, "--output", tmp_path / "b")
+    assert "seed, data.holdout and training.evaluate_every are those of the training" in again.err
     assert again.code == 0, again.err
     looked_at = [
         [item["image_id"] for item in json.loads((folder / "predictions.json").read_text())]
         for folder in (tmp_path / "a" / "run" / "evaluation", tmp_path / "b")
     ]
     assert looked_at[0] == looked_at[1]
+
+
+def test_a_run_that_held_nothing_out_is_not_scored_on_what_it_was_trained_on(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "images")
+    plain = ("model.classifier={network: lenet}", "training.iterations=1", "training.evaluate_every=0")
+    outcome = start(tmp_path / "a", f"data.train=[{{format: folder, root: {root}}}]", *FOLDER, *plain)
+    assert outcome.code == 0, outcome.err
+    assert "12 images of 2 classes" in outcome.err
+    again = run(evaluate.main, tmp_path / "a" / "run" / "model_final.safetensors", "training.evaluate_every=2")
+    assert again.code == 2
+    assert "training.evaluate_every 0 nothing is held out" in again.errors[0]
 
 
 def test_a_few_images_to_learn_by_heart_are_of_all_classes(tmp_path: Path) -> None:
@@ -291,12 +335,27 @@ def test_a_few_images_to_learn_by_heart_are_of_all_classes(tmp_path: Path) -> No
     assert [row["images"] for row in per_class.values()] == [1, 1]
 
 
+def test_a_detector_is_suggested_where_one_can_start(tmp_path: Path) -> None:
+    suggested = "python tools/train.py YOUR_CONFIG --weights"
+    for block, fits in (("residual", True), ("plain", False)):
+        outcome = start(
+            tmp_path / block, *RESNET, f"model.classifier.block={block}", "training.iterations=1",
+            "training.evaluate_every=0",
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        assert (suggested in outcome.out) == fits
+
+
 def test_errors_of_several_runs_are_drawn(finished: Path, tmp_path: Path) -> None:
     plain = start(tmp_path / "plain", "model.classifier.block=plain")
     assert plain.code == 0, plain.err
     outcome = run(plot_errors.main, finished, tmp_path / "plain" / "run", "--output", tmp_path / "errors.png")
     assert outcome.code == 0, outcome.err
-    assert "Plain networks: 8 layers: training error" in outcome.out
+    for kind, folder in (("Plain", tmp_path / "plain" / "run"), ("Residual", finished)):
+        train = [record["error"] for record in records(folder) if "error" in record][-1]
+        test = 1 - json.loads((folder / "evaluation" / "metrics.json").read_text())["classification"]["top1"]
+        errors = f"training error {100 * train:.1f} %, test error {100 * test:.1f} % at the end"
+        assert f"{kind} networks: 8 layers: {errors}" in outcome.out.splitlines()
     with Image.open(tmp_path / "errors.png") as picture:
         assert picture.width > 800
 

@@ -495,6 +495,79 @@ WEIGHTS: dict[str, Callable[[], bytes]] = {
 }  # fmt: skip
 
 
+# What a pickle of numpy says of an array of one byte a number, and of the empty one that it begins as.
+_EMPTY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+_BYTE = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+
+
+def array(length: int, content: bytes) -> bytes:
+    """The commands that make an array of bytes."""
+    return _EMPTY + b"(K\x01" + number(length) + b"\x85" + _BYTE + b"\x89" + content + b"tb"
+
+
+def number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def again(first: bytes, use: bytes, times: int) -> bytes:
+    """A pickle of a list with something, and with what is made of it, again and again."""
+    return b"\x80\x02](" + first + b"q\x01" + use * times + b"e."
+
+
+def text(letters: int) -> bytes:
+    return b"X" + struct.pack("<I", letters) + b"a" * letters
+
+
+_MILLION = text(1_000_000)
+_PAIRS = b"](" + b"".join(number(n) + b"N\x86" for n in range(100_000)) + b"e"
+_ATTRIBUTES = b"}(" + b"".join(b"X\x06\0\0\0%06dN" % n for n in range(100_000)) + b"u"
+_ORDERED = b"ccollections\nOrderedDict\n"
+PICKLES: dict[str, bytes] = {
+    "memo of 40 million": b"\x80\x02}r" + struct.pack("<I", 40_000_000) + b".",
+    "memo of 40 million in digits": b"\x80\x02}p40000000\n.",
+    "memo of 40 million that is read": b"\x80\x02j" + struct.pack("<I", 40_000_000) + b".",
+    "memo of a million": b"\x80\x04}" + b"\x94" * 990_000 + b".",
+    "a million sets": b"\x80\x04(" + b"\x8f" * 990_000 + b"l.",
+    "frame of 8 GB": b"\x80\x04\x95" + struct.pack("<Q", 2**33) + b"}.",
+    "bytes of 8 GB": b"\x80\x05\x8e" + struct.pack("<Q", 2**33) + b"x.",
+    "bytearray of 8 GB": b"\x80\x05\x96" + struct.pack("<Q", 2**33) + b"x.",
+    "number of 2 GB": b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"x.",
+    "array whose content is a length": b"\x80\x02}X\x01\0\0\0a" + array(4 * 10**8, number(4 * 10**8)) + b"s.",
+    "arrays of one content": again(_MILLION, array(1_000_000, b"h\x01"), 500),
+    "bytes of one text": again(_MILLION, b"c_codecs\nencode\nh\x01\x85R", 500),
+    "dictionaries of one list": again(_PAIRS, _ORDERED + b"h\x01\x85R", 100),
+    "attributes of one dictionary": again(_ATTRIBUTES, _ORDERED + b")Rh\x01b", 100),
+    "function that calls itself": b"\x80\x02}cnumpy\ndtype\nq\x01(h\x01)}NtbNsh\x01)R.",
+    "bytearray in an archive": archive(
+        {"data.pkl": b"\x80\x02}cbuiltins\nbytearray\n" + number(10**9) + b"\x85RNs.", "version": b"3\n"}
+    ),
+    "old bytearray in an archive": archive(
+        {"data.pkl": b"\x80\x02}c__builtin__\nbytearray\n" + number(10**9) + b"\x85RNs.", "version": b"3\n"}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_a_small_pickle_takes_no_more_than_100_mb(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(PICKLES[name])
+
+    def read() -> None:
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        try:
+            load_model(path)
+        finally:
+            assert resident("VmHWM") - before < 100_000, f"{resident('VmHWM') - before} KB"
+
+    refusal(read, path)
+
+
+def resident(which: str) -> int:
+    """Memory in KB: now, or at its peak."""
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(which))
+
+
 def saved(content: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from detector.data.classification.build import open_labelled
 from detector.data.classification.cifar import CifarDataset, open_cifar
 from detector.data.dataset import check_dataset
 from detector.errors import DatasetError
+from detector.pickle_shape import refuse_nested_tuples
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 HUNDRED = [f"class {number:02d}" for number in range(100)]
@@ -141,6 +143,12 @@ def test_each_form_of_cifar100_has_the_fine_classes(tmp_path: Path, make: Callab
     assert (test[2].image[:, :, 1] == rows(1)[2, 1024:2048].reshape(32, 32)).all()
 
 
+def test_a_pickle_may_have_as_many_commands_as_the_largest_published() -> None:
+    numbers = [number % 100 for number in range(50_000)]
+    names = [f"some_picture_s_{number:06d}.png" for number in range(50_000)]
+    refuse_nested_tuples(io.BytesIO(new({"fine_labels": numbers, "coarse_labels": numbers[:], "filenames": names})))
+
+
 def test_the_folder_itself_can_be_named(tmp_path: Path) -> None:
     assert len(ten(ten_python(tmp_path))) == 20
 
@@ -254,3 +262,21 @@ def test_a_pickle_of_something_else_is_refused(tmp_path: Path, content: Any, wor
 def test_odd_names_of_classes_are_refused(tmp_path: Path, names: Any) -> None:
     (ten_python(tmp_path) / "batches.meta").write_bytes(old({b"label_names": names}))
     assert refusal(tmp_path).startswith(f"{tmp_path}/cifar-10-batches-py/batches.meta: holds no ")
+
+
+DEEP = b"]" * 100_000 + b"a" * 99_999
+LONG = b"\x8b" + struct.pack("<i", 2500) + b"\x7f" * 2500  # 6020 digits
+
+
+@pytest.mark.parametrize("name", [LONG, DEEP, b"N", b"K\x05", b"](N]]ae"])
+def test_names_of_classes_that_are_no_texts_are_refused(tmp_path: Path, name: bytes) -> None:
+    path = ten_python(tmp_path) / "batches.meta"
+    path.write_bytes(b"\x80\x02}U\x0blabel_names](U\x03cat" + name + b"es.")
+    assert refusal(tmp_path) == f"{path}: holds no names of classes; unpack the archive anew"
+
+
+@pytest.mark.parametrize("key", [LONG, b"N", b"K\x05", b"G" + struct.pack(">d", 0.5)])
+def test_keys_that_are_no_texts_are_passed_over(tmp_path: Path, key: bytes) -> None:
+    path = ten_python(tmp_path) / "batches.meta"
+    path.write_bytes(path.read_bytes()[:-1] + key + b"K\x00s.")
+    assert ten(tmp_path).annotations.class_names == tuple(TEN)

@@ -22,6 +22,8 @@ from detector.engine.evaluation import Asked
 from detector.errors import ImageError, MachineError
 from detector.models.classifier import ClassificationNetwork
 from detector.structures import Annotations, ImageBatch, ImageInfo, Sample
+from detector.visualization.draw import save_image
+from detector.visualization.labels import draw_answer
 from tests.classification_inputs import labelled
 from tests.report_inputs import Parsed
 
@@ -124,6 +126,29 @@ def test_eight_pictures_are_drawn_at_most(tmp_path: Path) -> None:
     assert names[-1] == "000024.jpg"
 
 
+def mislabelled() -> Shades:
+    """A dark image and a bright one, which are both called "dark"."""
+    shades = Shades([0, 255])
+    shades.annotations = labelled([0, 0], NAMES)
+    return shades
+
+
+def test_a_picture_names_the_true_class_first(tmp_path: Path) -> None:
+    shades = mislabelled()
+    evaluate(shades, tmp_path)
+    sure = json.loads((tmp_path / "predictions.json").read_text())[1]["probability"]
+    save_image(tmp_path / "wanted.jpg", draw_answer(shades[1].image, "dark", "bright", sure))
+    assert (tmp_path / "pictures" / "000001.jpg").read_bytes() == (tmp_path / "wanted.jpg").read_bytes()
+
+
+def test_the_page_shows_the_mistakes_and_no_right_answer(tmp_path: Path) -> None:
+    evaluate(mislabelled(), tmp_path)
+    page = Parsed((tmp_path / "report.html").read_text(encoding="utf-8"))
+    sure = json.loads((tmp_path / "predictions.json").read_text())[1]["probability"]
+    assert f"dark taken for bright {sure:.3f} image 1" in page.text
+    assert len([image for image in page.all("img") if str(image["src"]).startswith("data:image/jpeg")]) == 1
+
+
 def test_an_image_that_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         metrics = evaluate(Shades([0, 10, 200, 250], [2]), tmp_path, "data.on_bad_sample=skip")
@@ -195,3 +220,27 @@ def test_every_configured_view_is_seen() -> None:
     answers = classify_dataset(Counting(config), shades, config, CPU, Processes())
     assert answers is not None
     assert sum(seen) == 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), None),
+        (("evaluation.precision=bf16",), torch.bfloat16),
+        (("training.precision=bf16",), torch.bfloat16),
+        (("training.precision=bf16", "evaluation.precision=fp32"), None),
+    ],
+)
+def test_a_data_set_is_evaluated_in_the_precision_asked_for(
+    overrides: tuple[str, ...], expected: torch.dtype | None
+) -> None:
+    config = config_of(*overrides)
+    used: set[torch.dtype | None] = set()
+
+    class Noting(Brightness):
+        def logits(self, pixels: Tensor) -> Tensor:
+            used.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+            return super().logits(pixels)
+
+    classify_dataset(Noting(config), Shades([0, 250]), config, CPU, Processes())
+    assert used == {expected}

@@ -20,7 +20,13 @@ from detector.evaluation.classification import (
     score_classes,
     top1,
 )
-from detector.evaluation.classification_analysis import analyse_classes, calibration, confused_pairs, wilson_interval
+from detector.evaluation.classification_analysis import (
+    analyse_classes,
+    calibration,
+    confused_pairs,
+    confusion_counts,
+    wilson_interval,
+)
 from tests.classification_inputs import answers_of, evaluate, labelled
 
 NAMES = ("cat", "dog", "cow")
@@ -144,6 +150,29 @@ def test_of_many_classes_the_most_confused_are_compared() -> None:
     assert int(np.sum(confusion["table"])) == 101
 
 
+def test_every_cell_of_the_confusion_is_counted_by_names() -> None:
+    analysis = analyse_classes(answers_of(PROBABILITIES, LABELS), labelled(LABELS, NAMES))
+    wanted = [["cat", "cat", 1], ["cat", "dog", 1], ["dog", "dog", 1], ["cow", "cat", 1]]
+    assert analysis["confusion_counts"] == wanted
+
+
+def test_images_without_numbers_are_counted_under_no_class() -> None:
+    answers = answers_of([(NAN, NAN), (0.9, 0.1), (NAN, NAN), (0.1, 0.9)], (1, 1, 1, 1))
+    analysis = analyse_classes(answers, labelled((1, 1, 1, 1), ("a", "b")))
+    assert analysis["confusion_counts"] == [["b", None, 2], ["b", "a", 1], ["b", "b", 1]]
+
+
+def test_the_confusion_of_a_thousand_classes_is_whole() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 1000, 1_300_000)
+    predicted = np.where(random.random(len(labels)) < 0.8, labels, random.integers(0, 100, len(labels)))
+    none = np.zeros(len(labels))
+    answers = Answers(np.arange(len(labels)), labels, predicted, none, none.astype(np.int64), none)
+    counts = confusion_counts(answers, [f"class {label}" for label in range(1000)])
+    assert sum(images for *_, images in counts) == 1_300_000
+    assert ["class 999", "class 7", int(((labels == 999) & (predicted == 7)).sum())] in counts
+
+
 def test_the_most_frequent_mistake_of_a_class() -> None:
     analysis = analyse_classes(answers_of(PROBABILITIES, LABELS), labelled(LABELS, NAMES))
     assert analysis["mistakes"]["cow"] == {"class": "cat", "images": 1}
@@ -167,6 +196,16 @@ def test_calibration_compares_probability_and_accuracy() -> None:
 def test_wilsons_interval_as_published() -> None:
     # Newcombe 1998, table I: 81 of 263.
     assert wilson_interval(81, 263) == pytest.approx([0.2553, 0.3662], abs=5e-5)
+
+
+def test_intervals_are_those_of_the_shares_in_the_metrics() -> None:
+    steps = (0.3, 0.2, 0.2, 0.1, 0.1, 0.05, 0.05)
+    # In the places 1, 2, 2, 5 and 6.
+    answers = answers_of([steps] * 5, (0, 1, 1, 4, 5))
+    intervals = analyse_classes(answers, labelled((0, 1, 1, 4, 5), tuple("abcdefg")))["intervals"]
+    assert intervals["top1"] == wilson_interval(1, 5)
+    assert intervals["top5"] == wilson_interval(4, 5)
+    assert intervals["per_class"]["b"] == wilson_interval(0, 2)
 
 
 def test_one_right_image_proves_little() -> None:

@@ -51,6 +51,12 @@ def test_an_image_of_the_right_size_stays_as_it_is() -> None:
     assert target.labels.tolist() == [3]
 
 
+def test_the_square_can_be_the_central_one() -> None:
+    image = noise(32, 48)
+    transform = ClassificationTransform(config("data.crop.random=false", "data.crop.padding=4", size=20))
+    assert all(torch.equal(transform(sample(image), position)[0], chw(image[6:26, 14:34])) for position in range(5))
+
+
 def test_the_square_is_somewhere_in_the_image() -> None:
     image = noise(32, 48)
     transform = ClassificationTransform(config(size=20))
@@ -181,6 +187,14 @@ def test_a_view_is_the_centre_of_the_resized_image() -> None:
     ((pixels, mirrored),) = classification_views(image, config(side=20, size=16))
     assert torch.equal(pixels, resize_image(image, Size(20, 40))[:, 2:18, 12:28])
     assert not mirrored
+
+
+def test_the_long_side_of_a_view_has_its_limit_which_grows_with_the_short_side() -> None:
+    image = np.full((20, 40, 3), 200, dtype=np.uint8)
+    settings = config("data.resize.max_long_side=12", "evaluation.short_sides=[16, 32, 64]")
+    views = classification_views(image, settings)
+    # The short side of 32 is the usual one, and that of 64 may have twice the limit.
+    assert [int((pixels[0] == 200).sum()) for pixels, _ in views] == [6 * 12, 6 * 12, 12 * 24]
 
 
 def test_padding_is_of_training_alone() -> None:

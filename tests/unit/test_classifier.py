@@ -157,6 +157,15 @@ def test_a_classifier_computes_in_half_precision() -> None:
     torch.testing.assert_close(half, exact, rtol=0, atol=0.1)
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_its_convolutions_compute_in_the_precision_asked_for(precision: str, expected: torch.dtype) -> None:
+    classifier = Classifier.load(classifier_file(), device="cpu", precision=precision)
+    used: list[torch.dtype] = []
+    classifier.model.body[0].register_forward_hook(lambda *call: used.append(call[-1].dtype))
+    classifier.predict(picture())
+    assert used == [expected]
+
+
 def test_a_detectors_file_is_refused() -> None:
     info = WeightsInfo(dump_config(tiny_config()), tuple("abcdef"), tuple(range(NUM_CLASSES)), 4)
     save_weights(Path("detector.safetensors"), tiny_model().state_dict(), info)

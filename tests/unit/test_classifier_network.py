@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -146,6 +147,46 @@ def test_plain_large_networks_have_exactly_the_parameters_of_option_a(depth: int
 def test_depth_of_a_network_for_small_images_counts_its_convolutions_and_the_class_layer() -> None:
     network = skeleton(settings("cifar", depth=56, shortcut="padding"))
     assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules()) == 56
+
+
+@pytest.mark.parametrize("shape", [BLOCKS[1], *BLOCKS[3:]], ids=lambda shape: "-".join(shape.values()))
+@pytest.mark.parametrize(
+    ("depth", "changed"),
+    [
+        (8, {"network": "cifar", "depth": 8}),
+        (20, {"network": "cifar", "depth": 20}),
+        (18, {"backbone": {"depth": 18}}),
+        (50, {"backbone": {"depth": 50}}),
+    ],
+    ids=["cifar-8", "cifar-20", "resnet-18", "resnet-50"],
+)
+def test_each_layer_but_the_last_has_one_norm_and_one_activation_of_the_kind_asked_for(
+    depth: int, changed: dict[str, Any], shape: dict[str, str]
+) -> None:
+    model = skeleton(settings(**changed, **shape))
+    seen: Counter[str] = Counter()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.ReLU | nn.ELU):
+            module.register_forward_hook(lambda module, *_: seen.update([type(module).__name__]))
+    features = torch.empty(2, 3, 32, 32, device="meta")
+    for part in model.body:
+        features = part(features)
+    activation = "ELU" if shape.get("activation") == "elu" else "ReLU"
+    assert seen == {"BatchNorm2d": depth - 1, activation: depth - 1}
+
+
+@pytest.mark.parametrize("activation", ["relu", "elu"])
+@pytest.mark.parametrize("network", ["cifar", "resnet"])
+@torch.no_grad()
+def test_the_class_layer_of_a_preactivation_network_sees_activated_features(network: str, activation: str) -> None:
+    model = built(settings(network, block="preactivation", activation=activation))
+    features = model.normalize(images(32).pixels)
+    for part in model.body:
+        features = part(features)
+    # Normalised, about half of them are negative before the activation: ReLU makes zeros of these, ELU -1 .. 0.
+    assert 0.2 < (features <= 0).float().mean() < 0.8
+    least = features.min()
+    assert least == 0 if activation == "relu" else -1 <= least < 0
 
 
 def test_lenet_has_the_parameters_of_the_classic_one() -> None:

@@ -128,6 +128,14 @@ def test_a_crop_holds_the_pixels_of_its_square(tmp_path: Path) -> None:
     assert dataset[1].boxes.tolist() == [[0, 0, 30, 30]]
 
 
+def test_a_crop_shows_the_context_that_the_set_asks_for(tmp_path: Path) -> None:
+    dataset = open_labelled(config(coco(tmp_path, [DOG, CAT], context=0.1)), "train")
+    whole = np.array(Image.open(tmp_path / "images" / "0.png"))
+    # The cat's longer side is 30, so that its square of 30 grows by 3 on each side.
+    assert dataset[1].image.shape == (36, 36, 3)
+    assert (dataset[1].image == whole[7:43, 2:38]).all()
+
+
 def test_a_crop_given_out_can_be_changed_without_harm(tmp_path: Path) -> None:
     dataset = open_labelled(config(coco(tmp_path, [DOG, CAT])), "train")
     before = dataset[1].image.copy()
@@ -207,6 +215,23 @@ def test_joined_crops_are_held_out_by_image(tmp_path: Path) -> None:
     train, val = open_labelled(settings, "train"), open_labelled(settings, "val")
     assert not {str(name).split("#")[0] for name in ids(train)} & {str(name).split("#")[0] for name in ids(val)}
     assert isinstance(getattr(train, "whole", None), JoinedDataset)
+
+
+def test_annotations_tell_what_is_cut(tmp_path: Path) -> None:
+    dataset = open_labelled(config(coco(tmp_path, [DOG, CAT], context=0.5)), "train")
+    # With half of the longer side around each: 8 for the dog, 15 for the cat.
+    assert dataset.annotations.boxes_xywh.tolist() == [[52, 12, 32, 24], [-5, -5, 50, 60]]
+    assert dataset.annotations.areas.tolist() == [32 * 24, 50 * 60]
+
+
+@pytest.mark.parametrize(("box", "context"), [([10.0, 10.0, 20.0, 31.0], 0.25), (CAT[1], 0.3), (CAT[1], 0.25)])
+def test_the_fingerprint_tells_what_is_cut(tmp_path: Path, box: list[float], context: float) -> None:
+    prints = []
+    for name, entry in (("before", [CAT, DOG]), ("after", [("cat", box), DOG])):
+        (tmp_path / name).mkdir()
+        settings = config(coco(tmp_path / name, entry, context=0.25 if name == "before" else context))
+        prints.append(open_labelled(settings, "train").annotations.fingerprint())
+    assert (prints[0] == prints[1]) == (box == CAT[1] and context == 0.25)
 
 
 def test_voc_boxes_of_real_images_are_cut_out(shared: Path) -> None:

@@ -10,6 +10,7 @@ from detector.data.classification.build import open_labelled
 from detector.data.classification.drawn import DrawnDataset, open_drawn
 from detector.data.dataset import check_dataset
 from detector.data.shapes import CLASS_NAMES
+from detector.engine.quick_check import leak_sentence
 from detector.errors import DatasetError
 from tests.tiny import tiny_config
 
@@ -39,6 +40,16 @@ def test_seeds_have_ids_of_their_own() -> None:
     assert not set(drawn().annotations.image_ids) & set(drawn(seed=1).annotations.image_ids)
 
 
+def test_a_file_name_tells_all_that_its_pixels_depend_on() -> None:
+    assert drawn().info(3).path == "shape_0_40x32_000003.png"
+    assert drawn(seed=7, size=(48, 48), hard=True).info(3).path == "shape_7_hard_48x48_000003.png"
+
+
+def test_images_of_another_kind_are_not_taken_for_the_same() -> None:
+    kinds = [drawn(), drawn(hard=True), drawn(size=(40, 32)), drawn(seed=1)]
+    assert [leak_sentence(drawn(), other) is None for other in kinds] == [False, True, True, True]
+
+
 def test_the_box_is_the_whole_image() -> None:
     sample = drawn()[4]
     assert sample.boxes.tolist() == [[0, 0, 40, 32]]
@@ -51,6 +62,21 @@ def test_plain_classes_have_hues_of_their_own() -> None:
     # The circle is red and the star, three classes on, is cyan.
     assert (sides[0][:, 0] - sides[0][:, 2]).max() > 60
     assert (sides[3][:, 2] - sides[3][:, 0]).max() > 60
+
+
+def reds(label: int, hard: bool) -> int:
+    """How many of 48 images of a class are mostly red where their colours are strongest."""
+    dataset = drawn(288, hard, size=(32, 32))
+    images = [dataset[index].image.reshape(-1, 3).astype(int) for index in range(label, 288, 6)]
+    strongest = [image[np.argsort(np.ptp(image, axis=1))[-20:]].mean(axis=0) for image in images]
+    return sum(int(colour.argmax() == 0) for colour in strongest)
+
+
+def test_colours_of_hard_classes_say_nothing() -> None:
+    # A plain circle is red, a plain star cyan, and what is behind them of any colour.
+    circle, star = 0, 3
+    assert reds(circle, hard=False) > 3 * reds(star, hard=False)
+    assert abs(reds(circle, hard=True) - reds(star, hard=True)) < 8
 
 
 def test_given_classes_choose_and_order() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from detector.config import Config, parse_config
 from detector.config.data_schema import ShapesSet
-from detector.data.classification.build import open_labelled
+from detector.data.classification.build import open_labelled, open_labelled_for_training
 from detector.data.classification.drawn import open_drawn
 from detector.data.classification.folder import FolderDataset, open_folder
 from detector.data.classification.holdout import without_held_out
@@ -264,6 +264,17 @@ def test_with_data_val_nothing_is_held_out(tmp_path: Path) -> None:
     train = open_labelled(settings, "train")
     assert len(train) == 20
     assert names_of(open_labelled(settings, "val", train.annotations.class_names)) == ["dog"]
+
+
+def test_a_run_that_never_evaluates_trains_on_everything(tmp_path: Path) -> None:
+    path = pets(tmp_path, 10)
+    text = f"{{data: {{train: [{{format: folder, root: {path}}}], holdout: 0.3}}, training: {{evaluate_every: 0}}}}"
+    settings = parse_config(text, "test.yaml")
+    train, val = open_labelled_for_training(settings, tmp_path)
+    assert (len(train), val) == (20, None)
+    assert len(open_labelled(settings, "train")) == 20
+    with pytest.raises(ConfigError, match=r"training\.evaluate_every 0 nothing is held out"):
+        open_labelled(settings, "val")
 
 
 def test_nothing_to_evaluate_on_is_refused(tmp_path: Path) -> None:

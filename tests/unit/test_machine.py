@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from detector.config import Config
+from detector.config import Config, parse_config
 from detector.engine import machine
 from detector.engine.machine import is_out_of_memory, raise_file_limit, workers_that_fit
-from tests.tiny import tiny_config
+from tests.tiny import TINY_CLASSIFIER, tiny_config
 
 # A batch of two images of 3 x 64 x 100 bytes, three times for each worker: two prepared ahead and one in use.
 BYTES_A_WORKER = 2 * 3 * 64 * 100 * 3
@@ -82,6 +82,15 @@ def test_where_there_is_no_such_folder_all_workers_are_used(tmp_path: Path) -> N
 def test_larger_micro_batches_need_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * BYTES_A_WORKER))
     assert workers_that_fit(with_workers(4), 4, Path()) == 2
+
+
+@pytest.mark.parametrize(("spare", "expected"), [(0, 4), (-1, 3)])
+def test_workers_of_a_classifier_hand_over_squares(monkeypatch: pytest.MonkeyPatch, spare: int, expected: int) -> None:
+    # Eight squares of 3 x 24 x 24 bytes, three times for each of four workers.
+    free = 4 * 8 * 3 * 24 * 24 * 3 + spare
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    config = parse_config(TINY_CLASSIFIER, "classifier.yaml", ["data.workers=4", "data.crop.size=24"])
+    assert workers_that_fit(config, 8, Path()) == expected
 
 
 # Open files

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.config import Config
+from detector.config import Config, parse_config
 from detector.config.schema import TrainingConfig
 from detector.data.build import open_split, training_order
 from detector.data.loader import Batch, TrainingBatches
@@ -15,7 +15,8 @@ from detector.engine.distributed import Processes
 from detector.engine.learner import Learner
 from detector.engine.optim import build_optimizer, learning_rate, schedule_steps, with_iterations
 from detector.errors import ConfigError
-from tests.tiny import tiny_config, tiny_model
+from detector.models.classifier import build_classifier
+from tests.tiny import TINY_CLASSIFIER, tiny_config, tiny_model
 
 STEPS = "training.schedule={kind: steps, warmup_iterations: 0, factor: 0.1, steps: [60, 80]}"
 COSINE = "training.schedule={kind: cosine, warmup_iterations: 0}"
@@ -188,6 +189,20 @@ def test_the_body_alone_gets_its_share_of_the_rate(kind: str) -> None:
     found = {id(value): group["factor"] for group in optimizer.param_groups for value in group["params"]}
     body = {id(value) for part in (model.backbone, model.roi_head.conv5_x) for value in part.parameters()}
     assert found == {id(value): 0.1 if id(value) in body else 1.0 for value in model.parameters()}
+
+
+@pytest.mark.parametrize("network", ["cifar", "resnet", "lenet", "torchvision:googlenet"])
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_all_but_the_class_layer_of_a_classifier_gets_the_bodys_share_of_the_rate(kind: str, network: str) -> None:
+    overrides = [f"model.classifier={{network: {network}}}", "training.body_rate=0.1", f"training.optimizer={kind}"]
+    config = parse_config(TINY_CLASSIFIER, "classifier.yaml", [*overrides, "training.nesterov=false"])
+    with torch.device("meta"):
+        model = build_classifier(config.model, 7)
+    optimizer = build_optimizer(model, config.training)
+    found = {id(value): group["factor"] for group in optimizer.param_groups for value in group["params"]}
+    *body, weight, bias = model.parameters()
+    assert (weight.shape[0], bias.shape) == (7, (7,))
+    assert found == dict.fromkeys(map(id, body), 0.1) | {id(weight): 1.0, id(bias): 1.0}
 
 
 def test_an_update_moves_the_body_by_its_share() -> None:

@@ -42,12 +42,37 @@ ARRAY = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_a_state_dict_of_numpy_arrays_is_read(tmp_path: Path, protocol: int) -> None:
+    content = torch.nn.Linear(100, 200).state_dict()  # ordered, with attributes
+    assert vars(content)
+    large = np.full(50_000, 200, dtype=np.uint8)  # in protocol 2 a text that is copied twice
+    content.update({key: value.numpy() for key, value in content.items()}, large=large, same=large)
+    tensors, _ = read_tensors(_write(tmp_path / "a.pkl", pickle.dumps(content, protocol)))
+    assert {key: tuple(value.shape) for key, value in tensors.items()} == {
+        "weight": (200, 100), "bias": (200,), "large": (50_000,), "same": (50_000,)
+    }  # fmt: skip
+    assert (tensors["large"] == 200).all()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_a_pickle_of_numpy_arrays_is_read(tmp_path: Path, protocol: int) -> None:
     content = {"model": OrderedDict(a=ARRAY, b=ARRAY.astype(np.float64).T), "iteration": np.float64(3), "author": "me"}
     tensors, _ = read_tensors(_write(tmp_path / "any.name", pickle.dumps(content, protocol)))
     assert set(tensors) == {"a", "b"}
     torch.testing.assert_close(tensors["a"], torch.from_numpy(ARRAY))
     torch.testing.assert_close(tensors["b"], torch.from_numpy(ARRAY.astype(np.float64)).T)
+
+
+class OfPython2:
+    """An ordered dictionary as Python 2 wrote it: with a list of pairs."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return OrderedDict, ([["a", ARRAY], ["b", ARRAY]],)
+
+
+def test_an_ordered_dictionary_of_python_2_is_read(tmp_path: Path) -> None:
+    tensors, _ = read_tensors(_write(tmp_path / "a.pkl", pickle.dumps(OfPython2(), 2)))
+    assert list(tensors) == ["a", "b"]
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"model": {"a": ARRAY, "b": x}}, lambda x: [x]])

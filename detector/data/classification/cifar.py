@@ -156,7 +156,7 @@ def _read_names(path: Path, version: _Version) -> list[str]:
         names = _read_pickle(path).get(version.key.replace("labels", "label_names"))
     else:
         names = [line.strip() for line in _read(path).decode("latin1").splitlines() if line.strip()]
-    if not isinstance(names, list):
+    if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
         raise DatasetError(f"{one_line(path)}: holds no names of classes; unpack the archive anew")
     texts = [_text(name) for name in names]
     if len(texts) < 2 or len(set(texts)) < len(texts) or not all(map(is_class_name, texts)):
@@ -216,7 +216,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{one_line(path)}: is damaged, or not of CIFAR; unpack the archive anew") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{one_line(path)}: is not of CIFAR: holds a {type(content).__name__}")
-    return {_text(key): value for key, value in content.items()}
+    return {_text(key): value for key, value in content.items() if isinstance(key, bytes | str)}
 
 
 def _read(path: Path) -> bytes:
@@ -228,6 +228,6 @@ def _read(path: Path) -> bytes:
         raise DatasetError(f"{one_line(path)}: cannot be read: {error.strerror}") from None
 
 
-def _text(value: object) -> str:
+def _text(value: bytes | str) -> str:
     """Python 2 wrote texts as bytes."""
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+    return value.decode("latin1") if isinstance(value, bytes) else value

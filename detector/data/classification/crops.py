@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ class CropsDataset:
     Args:
         whole: the detection set.
         rows: ``(N,)`` int64: the objects, as rows of its annotations.
-        annotations: the labels of these objects.
+        annotations: the labels of these objects; their boxes, with the context, are those in the image that they are
+            cut out of.
         context: added on each side of a box, as a share of its longer side.
     """
 
@@ -110,7 +112,12 @@ def open_crops(
         )  # fmt: skip
     rows = np.flatnonzero(wanted & ~small)
     ids = [prefix + image_id for image_id in _ids(found, rows)]
-    return CropsDataset(whole, rows, label_annotations(ids, class_names, labels[rows]), item.context)
+    # The fingerprint of the annotations must tell what is cut.
+    boxes = _with_context(found.boxes_xywh[rows], item.context)
+    annotations = replace(
+        label_annotations(ids, class_names, labels[rows]), boxes_xywh=boxes, areas=boxes[:, 2:].prod(axis=1)
+    )
+    return CropsDataset(whole, rows, annotations, item.context)
 
 
 def crop_square(box_xywh: np.ndarray, size: Size, context: float) -> tuple[int, int, int, int] | None:
@@ -133,6 +140,12 @@ def crop_square(box_xywh: np.ndarray, size: Size, context: float) -> tuple[int, 
     corner = np.rint((start + end - sides) / 2).clip(0, limits - sides)
     x1, y1, x2, y2 = np.concatenate([corner, corner + sides]).astype(int).tolist()
     return x1, y1, x2, y2
+
+
+def _with_context(boxes_xywh: np.ndarray, context: float) -> np.ndarray:
+    """``(N, 4)`` boxes with so much on each side as ``crop_square`` adds, in the image that they lie in."""
+    added = context * boxes_xywh[:, 2:].max(axis=1, keepdims=True)
+    return np.concatenate([boxes_xywh[:, :2] - added, boxes_xywh[:, 2:] + 2 * added], axis=1)
 
 
 def _shorter_sides(whole: DetectionDataset) -> np.ndarray:
