@@ -14,8 +14,10 @@ from typing import IO, Any
 
 _MAX_DEPTH = 50
 _MAX_WEIGHT = 100_000
-# CIFAR-100 has 200 thousand, a ResNet-152 30 thousand. So many empty sets, the largest thing of one byte, take 95 MB.
-_MAX_COMMANDS = 400_000
+# CIFAR-100 has 200 thousand, a ResNet-152 30 thousand. A set, the largest thing of one byte, takes as much as three
+# others; so many of any kind stay under 100 MB.
+_MAX_COMMANDS = 1_000_000
+_SETS = ("EMPTY_SET", "FROZENSET")
 _TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
 _BYTEARRAYS = ("builtins bytearray", "__builtin__ bytearray")  # torch's restricted reader would call it
 # The depth of nested tuples, and what hashing them costs.
@@ -23,27 +25,33 @@ _PLAIN = (0, 1)
 _Cost = tuple[int, int]
 
 
+class PickleBomb(pickle.UnpicklingError):
+    """What takes far more memory or time than its size; the message says in two or three words what."""
+
+
 def refuse_nested_tuples(file: IO[bytes]) -> None:
     """Goes through one pickle, from the file's position to its end, without making anything of it.
 
     Raises:
-        pickle.UnpicklingError: tuples are nested deeply, or hold each other many times; there are too many commands, a
+        PickleBomb: tuples are nested deeply, or hold each other many times; there are too many commands, a
             memo of more places than there may be commands, or a ``bytearray``, which a length is enough to make.
         ValueError: it is no pickle.
     """
     stack: list[_Cost | None] = []  # None is a mark
     memo: dict[Any, _Cost] = {}
+    commands = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd escapes in texts
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if number > _MAX_COMMANDS:
-                raise pickle.UnpicklingError("commands without end")
+        for opcode, argument, _ in pickletools.genops(file):
+            commands += 3 if opcode.name in _SETS else 1
+            if commands > _MAX_COMMANDS:
+                raise PickleBomb("commands without end")
             if opcode.name == "MEMOIZE":
                 memo[len(memo)] = _top(stack)
             elif opcode.name.endswith("PUT"):
                 assert isinstance(argument, int)
                 if argument > _MAX_COMMANDS:
-                    raise pickle.UnpicklingError("a memo without end")
+                    raise PickleBomb("a memo without end")
                 memo[argument] = _top(stack)
             elif opcode.name.endswith("GET"):
                 stack.append(memo.get(argument, _PLAIN))
@@ -51,7 +59,7 @@ def refuse_nested_tuples(file: IO[bytes]) -> None:
                 stack.append(_top(stack))
             else:
                 if opcode.name == "GLOBAL" and argument in _BYTEARRAYS:
-                    raise pickle.UnpicklingError("builtins.bytearray")
+                    raise PickleBomb("builtins.bytearray")
                 _apply(opcode, stack)
 
 
@@ -74,7 +82,7 @@ def _of_tuple(parts: list[_Cost]) -> _Cost:
     depth = 1 + max((part[0] for part in parts), default=0)
     weight = 1 + sum(part[1] for part in parts)
     if depth > _MAX_DEPTH or weight > _MAX_WEIGHT:
-        raise pickle.UnpicklingError("tuples nested without end")
+        raise PickleBomb("tuples nested without end")
     return depth, weight
 
 

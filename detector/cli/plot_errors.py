@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from detector.cli.entry import Parser, run
 from detector.config.load import parse_config
-from detector.errors import UsageError, one_line, quote
+from detector.errors import UsageError, one_line, printable, quote
 
 if TYPE_CHECKING:
     from detector.visualization.error_curves import ErrorCurve
@@ -51,7 +51,7 @@ def _plot(argv: Sequence[str]) -> int:
         title, curve = _read(folder)
         taken = [other.name for other in panels.get(title, [])]
         if curve.name in taken:  # two runs of one network
-            curve = replace(curve, name=one_line(_name(place, folders), 40))
+            curve = replace(curve, name=_name(place, folders))
         panels.setdefault(title, []).append(curve)
     ordered = {title: panels[title] for title in _TITLES if title in panels}
     plot_error_curves(Path(options.output), ordered)
@@ -64,11 +64,12 @@ def _plot(argv: Sequence[str]) -> int:
 
 
 def _name(folder: Path, folders: Iterable[Path]) -> str:
-    """The end of a folder's path, as much of it as no other of the folders ends in."""
+    """The end of a folder's path, as much of it as no other of the folders ends in; at most 40 letters."""
     others = [other.parts for other in folders if other != folder]
     ends = (folder.parts[-length:] for length in range(1, len(folder.parts) + 1))
     end = next((end for end in ends if all(other[-len(end) :] != end for other in others)), folder.parts)
-    return str(Path(*end))
+    name = printable(str(Path(*end)))
+    return name if len(name) <= 40 else "..." + name[-37:]
 
 
 def _read(folder: Path) -> tuple[str, ErrorCurve]:

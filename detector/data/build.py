@@ -38,10 +38,7 @@ def open_split(
     """
     sets: tuple[DataSet, ...] = config.data.train if split == "train" else config.data.val
     if not sets:
-        instead = ", or set training.evaluate_every=0" if split == "val" else ""
-        raise ConfigError(
-            f"data.{split}: lists no data set; give one, such as [{{format: shapes, images: 100}}]{instead}"
-        )
+        raise ConfigError(f"data.{split}: lists no data set; give one, such as [{{format: shapes, images: 100}}]")
     classes = classes or config.data.class_names
     parts: list[DetectionDataset] = []
     for item in sets:
@@ -58,6 +55,8 @@ def open_for_training(config: Config, index_folder: Path) -> tuple[DetectionData
     train = open_split(config, "train", index_folder=index_folder)
     if not config.training.evaluate_every:
         return train, None
+    if not config.data.val:
+        raise ConfigError("data.val: lists no data set; give one, or set training.evaluate_every=0")
     return train, open_split(config, "val", train.annotations.class_names, index_folder)
 
 

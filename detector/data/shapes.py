@@ -100,7 +100,8 @@ class ShapesDataset:
 
     def info(self, index: int) -> ImageInfo:
         """What is known of an image without decoding it."""
-        return ImageInfo(index, f"shapes_{self.seed}_{index:06d}.png", self.size)
+        kind = "hard_" if self.hard else ""
+        return ImageInfo(index, f"shapes_{self.seed}_{kind}{index:06d}.png", self.size)
 
     def __getitem__(self, index: int) -> Sample:
         random = self._random(index)

@@ -137,9 +137,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _groups(model: Trainable, part: dict[str, Any]) -> list[tuple[str, list[int]]]:
-    """Which images are computed together: each alone, but where batch norms see them all; with a name."""
+    """Which images are computed together, with a name: each alone, but where batch norms saw all of a process's."""
     if any(isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and module.training for module in model.modules()):
-        return [(f"{len(part['images'])} images together", list(range(len(part["images"]))))]
+        names = quote(", ".join(part["images"]), 200)
+        return [(f"{names} together", list(range(len(part["images"]))))]
     return [(f"image {quote(name, 16)}", [index]) for index, name in enumerate(part["images"])]
 
 

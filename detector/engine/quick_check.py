@@ -16,6 +16,7 @@ from detector.data.doctor.box_checks import check_boxes
 from detector.data.findings import KINDS, most_severe_first
 from detector.data.raw.opened import raw_of
 from detector.errors import one_line
+from detector.structures import Size
 
 _MOST_IMAGES = 20_000
 # What training needs no word about: it drops or clips such boxes as the configuration says.
@@ -55,8 +56,13 @@ def leak_sentence(train_set: DetectionDataset, val_set: DetectionDataset) -> str
         train_set: no image of it is opened.
         val_set: the same.
     """
-    trained = set(_real_paths(train_set))
-    shared = [path for path in _real_paths(val_set) if path in trained]
+    trained = dict(_real_paths(train_set))
+    # Drawn images of one name can be of two sizes; a file has the one that it has, whatever annotations say.
+    shared = [
+        path
+        for path, size in _real_paths(val_set)
+        if path in trained and (trained[path] == size or os.path.isfile(path))
+    ]
     if not shared:
         return None
     return (
@@ -65,15 +71,16 @@ def leak_sentence(train_set: DetectionDataset, val_set: DetectionDataset) -> str
     )
 
 
-def _real_paths(dataset: DetectionDataset) -> Iterator[str]:
-    """The files of all images, whatever name their folders are called by; each folder is looked at once.
+def _real_paths(dataset: DetectionDataset) -> Iterator[tuple[str, Size | None]]:
+    """The files of all images, whatever name their folders are called by, and sizes; each folder is looked at once.
 
-    Images out of an archive, and drawn ones, have names like files, which differ by set, split and seed.
+    Images that are drawn, or come out of CIFAR's files, have names like files.
     """
     real = functools.cache(os.path.realpath)
     for index in range(len(dataset)):
-        folder, name = os.path.split(dataset.info(index).path)
-        yield os.path.join(real(folder), name)
+        info = dataset.info(index)
+        folder, name = os.path.split(info.path)
+        yield os.path.join(real(folder), name), info.size
 
 
 def anchor_sentence(fit: AnchorFit) -> str:

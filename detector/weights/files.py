@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detector.errors import WeightsError, one_line, quote
 from detector.numpy_pickle import DAMAGE, PickledArray, read_numpy_pickle
-from detector.pickle_shape import refuse_nested_tuples
+from detector.pickle_shape import PickleBomb, refuse_nested_tuples
 
 _ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -76,6 +76,8 @@ def read_torch(path: Path) -> Any:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of tensors that ``_plain`` refuses
                 return torch.load(file, map_location="cpu", weights_only=True)
+    except PickleBomb as error:
+        raise WeightsError(f"{path}: is not opened, since it would take all memory or time ({error})") from None
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: holds more than tensors and plain values, and is not opened ({quote(_refused(error), 80)})"

@@ -55,12 +55,14 @@ class Weights:
         layout: how it names its tensors.
         tensors: under those names.
         info: what it says of itself; None for files of other toolkits.
+        left_out: our keys that it is not to fill.
     """
 
     source: str
     layout: Layout
     tensors: dict[str, Tensor]
     info: WeightsInfo | None = None
+    left_out: frozenset[str] = frozenset()
 
     @cached_property
     def config(self) -> Config | None:
@@ -150,15 +152,15 @@ def without_other_classes(weights: Weights, model: nn.Module, class_names: Seque
     """
     if weights.info is None or class_names is None or tuple(class_names) == tuple(weights.info.class_names):
         return weights
-    layers = {key for key in model.state_dict() if key.startswith(CLASS_LAYERS)}
-    kept = {key: value for key, value in weights.tensors.items() if key not in layers}
-    if len(kept) == len(weights.tensors):  # a detector's weights for a classifier, or the other way round
+    layers = {key for key in model.state_dict() if key.startswith(CLASS_LAYERS) and key in weights.tensors}
+    if not layers:  # a detector's weights for a classifier, or the other way round
         return weights
+    kept = {key: value for key, value in weights.tensors.items() if key not in layers}
     _log.info(
         "%s: is for other classes (%s): its class layers are left out", weights.source,
         quote(", ".join(weights.info.class_names), 60),
     )  # fmt: skip
-    return replace(weights, tensors=kept)
+    return replace(weights, tensors=kept, left_out=frozenset(layers))
 
 
 def published_resnet(config: ModelConfig) -> Weights:
@@ -273,7 +275,7 @@ def fill(model: nn.Module, config: ModelConfig, weights: Weights, renew_classes:
         model: gets them.
         config: its settings.
         weights: where they come from.
-        renew_classes: class layers of another size, or none, keep their random values instead of being an error.
+        renew_classes: class layers of another size keep their random values instead of being an error.
 
     Raises:
         WeightsError: names what is missing, of another shape or not finite.
@@ -315,11 +317,9 @@ def _check(
             f"{weights.source}: does not fit the model: model.backbone.depth is {config.backbone.depth}, "
             f"the weights are of depth {depth}"
         )
-    missing: Sequence[str] = report.missing
+    missing = [key for key in report.missing if key not in weights.left_out]
     if not weights.layout.whole:
         missing = [key for key in missing if key.startswith(_RESNET_KEYS)]
-    if renew_classes:
-        missing = [key for key in missing if not key.startswith(CLASS_LAYERS)]
     wrong = [line for key, line in shapes.items() if not (renew_classes and key.startswith(CLASS_LAYERS))]
     unused: Sequence[str] = report.unexpected if weights.layout.ours and weights.layout.whole else ()
     problems = [*wrong, *(f"{key} is missing" for key in missing)]

@@ -554,7 +554,10 @@ def test_a_small_pickle_takes_no_more_than_100_mb(tmp_path: Path, name: str) -> 
 
     def read() -> None:
         before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        except OSError:
+            pytest.skip("this machine does not tell the peak of a part of a process")
         try:
             load_model(path)
         finally:

@@ -38,12 +38,12 @@ def test_images_that_a_batch_norm_sees_together_are_replayed_together(norm: str)
     # Of a ResNet's last map a single image of 32 pixels leaves one value a channel, which has no variance.
     network = ("model.classifier.network=resnet", "model.backbone.depth=18", f"model.backbone.norm={norm}")
     lines = replay(kept_batch(*network), CPU)
-    assert [line.split(",")[0] for line in lines if "image" in line] == ["3 images together"]
+    assert [line.split(", fp32")[0] for line in lines if "image" in line] == ["'image 0, image 1, image 2' together"]
 
 
 def test_images_of_other_networks_are_replayed_one_by_one() -> None:
     lines = replay(kept_batch("model.backbone.norm=group"), CPU)
-    assert [line.split(",")[0] for line in lines if "image" in line] == [f"image 'image {n}'" for n in range(3)]
+    assert [line.split(", fp32")[0] for line in lines if "image" in line] == [f"image 'image {n}'" for n in range(3)]
 
 
 def test_statistics_of_several_processes_need_gpus() -> None:

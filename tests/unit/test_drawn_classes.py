@@ -9,9 +9,10 @@ from detector.config.data_schema import ShapesSet
 from detector.data.classification.build import open_labelled
 from detector.data.classification.drawn import DrawnDataset, open_drawn
 from detector.data.dataset import check_dataset
-from detector.data.shapes import CLASS_NAMES
+from detector.data.shapes import CLASS_NAMES, ShapesDataset
 from detector.engine.quick_check import leak_sentence
 from detector.errors import DatasetError
+from detector.structures import Size
 from tests.tiny import tiny_config
 
 
@@ -40,14 +41,18 @@ def test_seeds_have_ids_of_their_own() -> None:
     assert not set(drawn().annotations.image_ids) & set(drawn(seed=1).annotations.image_ids)
 
 
-def test_a_file_name_tells_all_that_its_pixels_depend_on() -> None:
-    assert drawn().info(3).path == "shape_0_40x32_000003.png"
-    assert drawn(seed=7, size=(48, 48), hard=True).info(3).path == "shape_7_hard_48x48_000003.png"
+def test_names_and_sizes_tell_all_that_pixels_depend_on() -> None:
+    assert drawn().info(3).path == "shape_0_000003.png"
+    assert drawn(seed=7, hard=True).info(3).path == "shape_7_hard_000003.png"
 
 
 def test_images_of_another_kind_are_not_taken_for_the_same() -> None:
     kinds = [drawn(), drawn(hard=True), drawn(size=(40, 32)), drawn(seed=1)]
     assert [leak_sentence(drawn(), other) is None for other in kinds] == [False, True, True, True]
+    size = Size(64, 80)
+    scenes = [ShapesDataset(6, 0, size, hard=False), ShapesDataset(6, 0, size, hard=True)]
+    scenes += [ShapesDataset(6, 0, Size(48, 80), hard=False), ShapesDataset(6, 1, size, hard=False)]
+    assert [leak_sentence(scenes[0], other) is None for other in scenes] == [False, True, True, True]
 
 
 def test_the_box_is_the_whole_image() -> None:

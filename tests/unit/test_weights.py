@@ -550,6 +550,15 @@ def test_class_layers_for_other_classes_start_anew(own: Path, caplog: pytest.Log
     assert f"is for other classes ('{names[0]}, " in caplog.text
 
 
+def test_a_file_that_lacks_its_class_layers_is_refused(own: Path) -> None:
+    weights = read_weights(own)
+    assert weights.info is not None
+    kept = {key: value for key, value in weights.tensors.items() if not key.startswith("roi_head.class_layer.")}
+    save_weights(Path("damaged.safetensors"), kept, weights.info)
+    message = one_line(load_initial, model_of(), settings("damaged.safetensors"), weights.info.class_names)
+    assert "roi_head.class_layer.weight is missing" in message
+
+
 def test_class_layers_for_the_same_classes_are_taken(own: Path) -> None:
     model, weights = model_of(), read_weights(own)
     assert weights.info is not None

@@ -50,9 +50,8 @@ class DrawnDataset:
 
     def info(self, index: int) -> ImageInfo:
         """What is known of an image without decoding it."""
-        # All that the pixels depend on: an image of the same path in another set is the same image.
-        kind = f"{'hard_' if self.hard else ''}{self.size.width}x{self.size.height}"
-        name = f"shape_{self.seed}_{kind}_{self.numbers[index]:06d}.png"
+        kind = "hard_" if self.hard else ""
+        name = f"shape_{self.seed}_{kind}{self.numbers[index]:06d}.png"
         return ImageInfo(self.annotations.image_ids[index], name, self.size)
 
     def __getitem__(self, index: int) -> Sample:
