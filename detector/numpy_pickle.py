@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from detector.pickle_shape import refuse_nested_tuples
+from detector.pickle_shape import refuse_bombs
 
 # What unpickling is seen to raise on damaged files.
 DAMAGE = (
@@ -176,7 +176,7 @@ def read_numpy_pickle(file: IO[bytes]) -> Any:
             them than it holds.
         Exception: of many kinds, where it is damaged.
     """
-    refuse_nested_tuples(file)
+    refuse_bombs(file)
     size = file.seek(0, 2)
     file.seek(0)
     return _Unpickler(file, size).load()

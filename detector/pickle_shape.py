@@ -29,7 +29,7 @@ class PickleBomb(pickle.UnpicklingError):
     """What takes far more memory or time than its size; the message says in two or three words what."""
 
 
-def refuse_nested_tuples(file: IO[bytes]) -> None:
+def refuse_bombs(file: IO[bytes]) -> None:
     """Goes through one pickle, from the file's position to its end, without making anything of it.
 
     Raises:

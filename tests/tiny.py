@@ -69,6 +69,11 @@ evaluation: {batch_size: 4}
 """
 
 
+def tiny_classifier_config(*overrides: str) -> Config:
+    """The small classifier, with overrides."""
+    return parse_config(TINY_CLASSIFIER, "classifier.yaml", overrides)
+
+
 def write_tiny_classifier(folder: Path) -> Path:
     """The configuration of a classifier's run of a second, as a file."""
     path = folder / "classifier.yaml"

@@ -16,9 +16,10 @@ from detector.config.schema import Config, ModelConfig
 from detector.errors import WeightsError
 from detector.models.build import build_model
 from detector.models.faster_rcnn import FasterRCNN
+from detector.weights.initial import load_initial
 from detector.weights.known_classes import classes_of
 from detector.weights.layouts import OWN_CLASSIFIER, depth_of
-from detector.weights.load import Weights, adopt_conventions, fill, load_initial, read_weights
+from detector.weights.load import Weights, adopt_conventions, fill, read_weights
 from detector.weights.own_file import WeightsInfo
 from detector.weights.report import LoadReport
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -248,18 +248,22 @@ def stage(block: type[Block], shape: BlockShape, count: int, style: BlockStyle) 
 
 
 class PartlyFrozen(nn.Module):
-    """A network of which some stages are not trained."""
+    """A network of which some parts are not trained."""
 
     _frozen: tuple[nn.Module, ...] = ()
 
     def freeze(self, stages: tuple[str, ...]) -> None:
         """Those of the named stages that are its own get no gradients."""
-        self._frozen = tuple(module for name, module in self.named_children() if name in stages)
+        self.keep_still(module for name, module in self.named_children() if name in stages)
+
+    def keep_still(self, modules: Iterable[nn.Module]) -> None:
+        """Some of its modules get no gradients."""
+        self._frozen = tuple(modules)
         for module in self._frozen:
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """As in any module, but the batch norms of frozen stages keep their running statistics."""
+        """As in any module, but the batch norms in what is frozen keep their running statistics."""
         super().train(mode)
         for module in self._frozen:
             module.eval()

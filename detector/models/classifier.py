@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model
-from typing_extensions import Self
 
 from detector.config.schema import BackboneConfig, ClassifierConfig, ModelConfig
 from detector.errors import ConfigError
@@ -127,7 +126,7 @@ class StagedNetwork(PartlyFrozen, ClassificationNetwork):
             return self.class_layer(vectors)  # type: ignore[no-any-return]
 
 
-class TorchvisionNetwork(ClassificationNetwork):
+class TorchvisionNetwork(PartlyFrozen, ClassificationNetwork):
     """A network of torchvision, with random weights, as ``network``."""
 
     def __init__(self, model: ModelConfig, num_classes: int) -> None:
@@ -137,19 +136,9 @@ class TorchvisionNetwork(ClassificationNetwork):
         _begin(self._class_layer())
         if self.channels == 1:
             self._see_gray()
-        # Random ones must learn, whatever the kind of norm is called.
-        still = model.backbone.norm == "frozen_batch" and model.weights is not None
-        norms = [module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
-        self._frozen_norms = norms if still else []
-        for norm in self._frozen_norms:
-            norm.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Self:
-        """As in any module, but frozen batch norms keep their running statistics."""
-        super().train(mode)
-        for norm in self._frozen_norms:
-            norm.eval()
-        return self
+        # Random norms must learn, whatever their kind is called.
+        if model.backbone.norm == "frozen_batch" and model.weights is not None:
+            self.keep_still(module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d))
 
     @property
     def body(self) -> tuple[nn.Module, ...]:

@@ -47,16 +47,13 @@ def draw_answer(image: np.ndarray, true: str, predicted: str | None, probability
     Returns:
         ``(H', W', 3)`` uint8, RGB.
     """
-    picture = Image.fromarray(enlarge(image))
     right = predicted == true
-    strip = 2 * _LINE + _MARGIN
-    canvas = Image.new("RGB", (max(_SIDE, picture.width), picture.height + strip), _WHITE)
-    canvas.paste(picture, ((canvas.width - picture.width) // 2, 0))
+    canvas, bottom = _over_lines(enlarge(image), 2)
     pen = ImageDraw.Draw(canvas)
-    pen.rectangle((0, picture.height, canvas.width, canvas.height), fill=_RIGHT if right else _WRONG)
+    pen.rectangle((0, bottom, canvas.width, canvas.height), fill=_RIGHT if right else _WRONG)
     sure = "" if predicted is None else f"  {probability:.2f}"
     answer = _NO_NUMBERS if predicted is None else predicted
-    top = picture.height + _MARGIN // 2
+    top = bottom + _MARGIN // 2
     _write(pen, top, canvas.width, "class:", true, "")
     _write(pen, top + _LINE, canvas.width, "right:" if right else "wrong:", answer, sure)
     return np.asarray(canvas)
@@ -73,19 +70,25 @@ def draw_classes(image: np.ndarray, names: Sequence[str], probabilities: Sequenc
     Returns:
         ``(H', W', 3)`` uint8, RGB; the same size for all images of a size, as the frames of a video are.
     """
-    picture = Image.fromarray(enlarge(image, 2 * _SIDE))
-    canvas = Image.new("RGB", (max(_SIDE, picture.width), picture.height + len(names) * _LINE + _MARGIN), _WHITE)
-    canvas.paste(picture, ((canvas.width - picture.width) // 2, 0))
+    canvas, bottom = _over_lines(enlarge(image, 2 * _SIDE), len(names))
     pen = ImageDraw.Draw(canvas)
     room, font = canvas.width - 2 * _MARGIN, font_of(_LETTERS)
     for number, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
-        top = picture.height + _MARGIN // 2 + number * _LINE
+        top = bottom + _MARGIN // 2 + number * _LINE
         if math.isnan(probability):
             pen.text((_MARGIN, top), _NO_NUMBERS, fill=_WRONG, font=font)
             break
         pen.rectangle((_MARGIN // 2, top, _MARGIN // 2 + round(probability * room), top + _LINE - 3), fill=_BAR)
         pen.text((_MARGIN, top), _fitting(f"{probability:.2f} {name}", room), fill=_BLACK, font=font)
     return np.asarray(canvas)
+
+
+def _over_lines(image: np.ndarray, lines: int) -> tuple[Image.Image, int]:
+    """An image in the middle of white, with room for lines of text below; and where that begins."""
+    picture = Image.fromarray(image)
+    canvas = Image.new("RGB", (max(_SIDE, picture.width), picture.height + lines * _LINE + _MARGIN), _WHITE)
+    canvas.paste(picture, ((canvas.width - picture.width) // 2, 0))
+    return canvas, picture.height
 
 
 def _write(pen: ImageDraw.ImageDraw, top: int, width: int, title: str, name: str, after: str) -> None:

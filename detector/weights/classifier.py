@@ -11,18 +11,14 @@ from torch import nn
 
 from detector.config.schema import ModelConfig
 from detector.errors import WeightsError
-from detector.weights.layouts import LAYOUTS, OWN_CLASSIFIER, TORCHVISION, Conventions, Layout, detector_key
-from detector.weights.load import (
-    CLASS_LAYERS,
+from detector.weights.initial import (
     TORCHVISION_PREFIX,
-    Weights,
-    fill,
     published_resnet,
     published_weights,
-    read_weights,
-    refuse_contradictions,
     without_other_classes,
 )
+from detector.weights.layouts import LAYOUTS, OWN_CLASSIFIER, TORCHVISION, Conventions, Layout, detector_key
+from detector.weights.load import CLASS_LAYERS, Weights, fill, read_weights, refuse_contradictions
 from detector.weights.report import LoadReport
 
 _log = logging.getLogger(__name__)

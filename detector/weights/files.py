@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detector.errors import WeightsError, one_line, quote
 from detector.numpy_pickle import DAMAGE, PickledArray, read_numpy_pickle
-from detector.pickle_shape import PickleBomb, refuse_nested_tuples
+from detector.pickle_shape import PickleBomb, refuse_bombs
 
 _ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -70,7 +70,7 @@ def read_torch(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            _refuse_bombs(file, path)
+            _refuse_bombs_within(file, path)
             file.seek(0)
             # The open file and not its path: torch takes a path that ends in .safetensors for such a file.
             with warnings.catch_warnings():
@@ -86,12 +86,12 @@ def read_torch(path: Path) -> Any:
         raise WeightsError(f"{path}: is damaged, or no weights file") from None
 
 
-def _refuse_bombs(file: IO[bytes], path: Path) -> None:
+def _refuse_bombs_within(file: IO[bytes], path: Path) -> None:
     """Refuses what torch's restricted reader lets through, though it takes all memory, all time or the process."""
     if not zipfile.is_zipfile(file):
         file.seek(0)
         for _ in range(_LEGACY_PICKLES):
-            refuse_nested_tuples(file)
+            refuse_bombs(file)
         return
     size = file.seek(0, 2)
     with zipfile.ZipFile(file) as archive:
@@ -104,7 +104,7 @@ def _refuse_bombs(file: IO[bytes], path: Path) -> None:
         for member in members:
             if member.filename.lower().endswith("data.pkl"):  # torch takes capitals, too
                 with archive.open(member) as program:
-                    refuse_nested_tuples(program)
+                    refuse_bombs(program)
 
 
 def _refused(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -15,13 +14,11 @@ from torch import Tensor, nn
 from detector.config.load import parse_config
 from detector.config.schema import Config, ModelConfig
 from detector.errors import ConfigError, WeightsError, one_line, quote
-from detector.weights.bridge import refuse_other_networks, taken_from_classifier
 from detector.weights.files import read_tensors
 from detector.weights.layouts import (
     LAYOUTS,
     OWN,
     OWN_CLASSIFIER,
-    TORCHVISION,
     Conventions,
     Layout,
     depth_of,
@@ -30,12 +27,10 @@ from detector.weights.layouts import (
     recognise,
 )  # fmt: skip
 from detector.weights.own_file import WeightsInfo, parse_info
-from detector.weights.published import RESNETS, published
 from detector.weights.report import LoadReport
 
 _log = logging.getLogger(__name__)
 
-TORCHVISION_PREFIX = "torchvision:"
 # Layers whose shape follows the classes of the data set; fine-tuning starts them anew. The last two are the classic
 # networks' of torchvision.
 CLASS_LAYERS = (
@@ -108,89 +103,6 @@ def _is_classifier(weights: Weights) -> bool:
         return weights.config is not None and weights.config.model.classifier is not None
     except ConfigError:  # told by whoever needs the settings
         return False
-
-
-def load_initial(model: nn.Module, config: ModelConfig, class_names: Sequence[str] | None = None) -> LoadReport | None:
-    """Fills a new model with ``model.weights`` for a training.
-
-    What a ResNet alone lacks (the RPN, say) keeps its random values, and so do class layers of another size or for
-    other classes.
-
-    Args:
-        model: gets them.
-        config: its settings.
-        class_names: in the order of labels; None takes the class layers of the same number of classes.
-
-    Raises:
-        WeightsError: the weights cannot be had, do not fit, or contradict a setting.
-    """
-    if config.weights is None:
-        return None
-    if config.weights.startswith(TORCHVISION_PREFIX):
-        weights = published_resnet(config)
-    else:
-        weights = read_weights(config.weights)
-        if weights.config is not None:
-            refuse_other_networks(weights.source, weights.config.model)
-        refuse_contradictions(config, weights)
-    weights = without_other_classes(weights, model, class_names)
-    report = fill(model, config, weights, renew_classes=True)
-    for line in report.lines():
-        _log.info("%s", line)
-    if weights.layout is OWN_CLASSIFIER and weights.info is not None:
-        _log.info("%s", taken_from_classifier(weights.source, weights.info, config, len(report.matched)))
-    return report
-
-
-def without_other_classes(weights: Weights, model: nn.Module, class_names: Sequence[str] | None) -> Weights:
-    """The weights without their class layers if the file says that these know other classes, or another order.
-
-    Args:
-        weights: the contents of a file.
-        model: what is to be filled.
-        class_names: in the order of labels; None is as those of the file.
-    """
-    if weights.info is None or class_names is None or tuple(class_names) == tuple(weights.info.class_names):
-        return weights
-    layers = {key for key in model.state_dict() if key.startswith(CLASS_LAYERS) and key in weights.tensors}
-    if not layers:  # a detector's weights for a classifier, or the other way round
-        return weights
-    kept = {key: value for key, value in weights.tensors.items() if key not in layers}
-    _log.info(
-        "%s: is for other classes (%s): its class layers are left out", weights.source,
-        quote(", ".join(weights.info.class_names), 60),
-    )  # fmt: skip
-    return replace(weights, tensors=kept, left_out=frozenset(layers))
-
-
-def published_resnet(config: ModelConfig) -> Weights:
-    """The ResNet that ``model.weights: torchvision:NAME`` names.
-
-    Raises:
-        WeightsError: as ``published_weights``, or it is of another depth.
-    """
-    depth = config.backbone.depth
-    named = re.fullmatch(rf"{TORCHVISION_PREFIX}ResNet(\d+)_Weights\.IMAGENET1K_V[12]", str(config.weights))
-    if named and int(named[1]) != depth:
-        raise WeightsError(f"{config.weights}: model.backbone.depth is {depth}, the weights are of depth {named[1]}")
-    return published_weights(config, TORCHVISION, "ResNet", RESNETS)
-
-
-def published_weights(config: ModelConfig, layout: Layout, family: str, networks: Sequence[str]) -> Weights:
-    """What ``model.weights: torchvision:NAME`` names, found to agree with the settings before it is fetched.
-
-    Args:
-        config: the settings.
-        layout: of the weights.
-        family: as of ``published``.
-        networks: as of ``published``.
-
-    Raises:
-        WeightsError: there are no such weights, they cannot be had, or they contradict a setting.
-    """
-    source = str(config.weights)
-    refuse_contradictions(config, Weights(source, layout, {}))
-    return Weights(source, layout, published(source.removeprefix(TORCHVISION_PREFIX), family, networks))
 
 
 def refuse_contradictions(config: ModelConfig, weights: Weights) -> None:

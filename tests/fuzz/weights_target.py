@@ -22,8 +22,8 @@ from torch import Tensor
 from detector.config.load import dump_config
 from detector.engine.setup import LoadedModel, load_model
 from detector.models import resnet
+from detector.weights.initial import load_initial
 from detector.weights.layouts import DETECTRON2, to_layout
-from detector.weights.load import load_initial
 from tests.fuzz import raw_bytes
 from tests.fuzz.cases import Case, Reading
 from tests.fuzz.json_text import HOSTILE

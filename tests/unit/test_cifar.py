@@ -17,7 +17,7 @@ from detector.data.classification.build import open_labelled
 from detector.data.classification.cifar import CifarDataset, open_cifar
 from detector.data.dataset import check_dataset
 from detector.errors import DatasetError
-from detector.pickle_shape import refuse_nested_tuples
+from detector.pickle_shape import refuse_bombs
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 HUNDRED = [f"class {number:02d}" for number in range(100)]
@@ -146,7 +146,7 @@ def test_each_form_of_cifar100_has_the_fine_classes(tmp_path: Path, make: Callab
 def test_a_pickle_may_have_as_many_commands_as_the_largest_published() -> None:
     numbers = [number % 100 for number in range(50_000)]
     names = [f"some_picture_s_{number:06d}.png" for number in range(50_000)]
-    refuse_nested_tuples(io.BytesIO(new({"fine_labels": numbers, "coarse_labels": numbers[:], "filenames": names})))
+    refuse_bombs(io.BytesIO(new({"fine_labels": numbers, "coarse_labels": numbers[:], "filenames": names})))
 
 
 def test_the_folder_itself_can_be_named(tmp_path: Path) -> None:

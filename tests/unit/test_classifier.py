@@ -12,25 +12,21 @@ from torch import Tensor
 
 from detector import Classification, Classifier, Detector
 from detector.cli.visualize import main as visualize
-from detector.config import Config, dump_config, parse_config
+from detector.config import dump_config
 from detector.data.classification.transform import classification_views
 from detector.errors import ImageError, UsageError, WeightsError
 from detector.models.classifier import build_classifier
 from detector.structures import ImageBatch
 from detector.weights.load import read_weights
 from detector.weights.own_file import WeightsInfo, save_weights
-from tests.tiny import NUM_CLASSES, TINY_CLASSIFIER, tiny_config, tiny_model
+from tests.tiny import NUM_CLASSES, tiny_classifier_config, tiny_config, tiny_model
 
 NAMES = ("cat", "dog", "horse")
 
 
-def config_of(*overrides: str) -> Config:
-    return parse_config(TINY_CLASSIFIER, "classifier.yaml", overrides)
-
-
 def classifier_file(*overrides: str) -> Path:
     """The weights of a classifier with random weights, large enough to tell images apart."""
-    config = config_of(*overrides)
+    config = tiny_classifier_config(*overrides)
     torch.manual_seed(0)
     model = build_classifier(config.model, len(NAMES))
     model.class_layer.weight.data.normal_()
@@ -82,7 +78,7 @@ def test_name_and_label_are_those_of_the_most_probable_class() -> None:
 def test_a_classifier_knows_what_it_was_trained_with() -> None:
     classifier = classifier_of()
     assert classifier.class_names == list(NAMES)
-    assert classifier.config == config_of()
+    assert classifier.config == tiny_classifier_config()
     assert (classifier.device, classifier.precision) == (torch.device("cpu"), "fp32")
     assert not classifier.model.training
 

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from detector.cli.convert_weights import main as convert
-from detector.config import Config, dump_config, parse_config
+from detector.config import Config, dump_config
 from detector.config.schema import ModelConfig
 from detector.engine.classification.setup import LoadedClassifier, build_initial_classifier, classifier_of
 from detector.engine.setup import build_initial_model, load_model
@@ -22,11 +22,12 @@ from detector.models.build import build_model
 from detector.models.classifier import ClassificationNetwork, build_classifier
 from detector.structures import ImageBatch, Target
 from detector.weights.classifier import NETWORKS, load_classifier_initial
+from detector.weights.initial import load_initial
 from detector.weights.layouts import CAFFE, LAYOUTS, OWN, OWN_CLASSIFIER, TORCHVISION, recognise, to_layout
-from detector.weights.load import Weights, fill, load_initial, read_weights
+from detector.weights.load import Weights, fill, read_weights
 from detector.weights.own_file import WeightsInfo, save_weights
 from detector.weights.report import LoadReport
-from tests.tiny import TINY_CLASSIFIER, tiny_config
+from tests.tiny import tiny_classifier_config, tiny_config
 
 NAMES = ("cat", "dog", "horse")
 # The network that a detector can start from, and the detector that does.
@@ -65,12 +66,8 @@ def one_line(action: Callable[..., object], *arguments: object) -> str:
     return message
 
 
-def config_of(*overrides: str) -> Config:
-    return parse_config(TINY_CLASSIFIER, "classifier.yaml", overrides)
-
-
 def settings(weights: Path | str, *overrides: str) -> ModelConfig:
-    return config_of(f"model.weights={json.dumps(str(weights))}", *overrides).model
+    return tiny_classifier_config(f"model.weights={json.dumps(str(weights))}", *overrides).model
 
 
 def detector_settings(weights: Path | str, *overrides: str) -> ModelConfig:
@@ -80,7 +77,7 @@ def detector_settings(weights: Path | str, *overrides: str) -> ModelConfig:
 def network_of(*overrides: str, classes: int = 3, seed: int = 0) -> ClassificationNetwork:
     """A classifier in evaluation mode, whose running statistics are not those of a new one."""
     torch.manual_seed(seed)
-    model = build_classifier(config_of(*overrides).model, classes).eval()
+    model = build_classifier(tiny_classifier_config(*overrides).model, classes).eval()
     for key, value in model.state_dict().items():
         if "running" in key:
             value.copy_(torch.rand_like(value) + 0.5)
@@ -101,7 +98,7 @@ def save(path: Path | str, model: nn.Module, config: Config, names: tuple[str, .
 
 def saved(*overrides: str, path: str = "model_best.safetensors") -> Path:
     """A weights file of a classifier."""
-    return save(path, network_of(*overrides), config_of(*overrides))
+    return save(path, network_of(*overrides), tiny_classifier_config(*overrides))
 
 
 def filled(source: Path | str, *overrides: str, classes: int = 3) -> tuple[ClassificationNetwork, LoadReport]:
@@ -125,7 +122,7 @@ def differing(model: nn.Module, state: State) -> set[str]:
 def test_a_class_layer_for_other_classes_starts_anew(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "detector")
     path = saved(*RESNET)
-    config = config_of(*RESNET, f"model.weights={path}", "seed=1")
+    config = tiny_classifier_config(*RESNET, f"model.weights={path}", "seed=1")
     others = build_initial_classifier(config, ("bus", "cat", "dog"), fresh=True)
     assert differing(others, read_weights(path).tensors) == {"class_layer.weight"}  # biases begin at zero
     assert "is for other classes ('cat, dog, horse'): its class layers are left out" in caplog.text
@@ -135,7 +132,7 @@ def test_a_class_layer_for_other_classes_starts_anew(caplog: pytest.LogCaptureFi
 def test_a_class_layer_for_the_same_classes_is_taken(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "detector")
     path = saved(*RESNET)
-    same = build_initial_classifier(config_of(*RESNET, f"model.weights={path}"), NAMES, fresh=True)
+    same = build_initial_classifier(tiny_classifier_config(*RESNET, f"model.weights={path}"), NAMES, fresh=True)
     assert differing(same, read_weights(path).tensors) == set()
     assert "all layers taken, with the class layer" in caplog.text
 
@@ -144,7 +141,7 @@ def test_a_class_layer_for_the_same_classes_is_taken(caplog: pytest.LogCaptureFi
 def test_frozen_batch_norms_of_a_classic_network_stay_as_they_came(norm: str) -> None:
     override = ("model.classifier.network=torchvision:googlenet", f"model.backbone.norm={norm}")
     names = [f"{number}" for number in range(3)]
-    config = config_of(*override, "model.weights=a.pth")
+    config = tiny_classifier_config(*override, "model.weights=a.pth")
     model = build_initial_classifier(config, names, fresh=False).train()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms
@@ -370,7 +367,7 @@ def test_the_depth_of_the_detectors_backbone_does_not_matter_to_other_networks()
 def test_a_classifier_with_a_nan_is_refused() -> None:
     model = network_of()
     model.state_dict()["class_layer.bias"].fill_(float("nan"))
-    path = save("nan.safetensors", model, config_of())
+    path = save("nan.safetensors", model, tiny_classifier_config())
     assert one_line(filled, path) == f"{path}: class_layer.bias holds NaN or infinity"
 
 
@@ -438,7 +435,7 @@ def test_a_resnet_of_another_depth_is_refused(resnet18: torchvision.models.ResNe
     torch.save(resnet18.state_dict(), "resnet18.pth")
     deeper = (*RESNET, "model.backbone.depth=34")
     with torch.device("meta"):
-        model = build_classifier(config_of(*deeper).model, 3)
+        model = build_classifier(tiny_classifier_config(*deeper).model, 3)
     message = one_line(load_classifier_initial, model, settings("resnet18.pth", *deeper))
     assert message.endswith("model.backbone.depth is 34, the weights are of depth 18")
 
@@ -464,7 +461,7 @@ MINUS_ONE_TO_ONE = ("model.pixel_mean=[127.5, 127.5, 127.5]", "model.pixel_std=[
 def test_a_classic_network_has_the_tensors_of_torchvisions(name: str) -> None:
     arguments = {"init_weights": False} if "ception" in name or "googlenet" in name else {}
     with torch.device("meta"):
-        ours = build_classifier(config_of(f"model.classifier.network={name}").model, 1000).state_dict()
+        ours = build_classifier(tiny_classifier_config(f"model.classifier.network={name}").model, 1000).state_dict()
         theirs = torchvision.models.get_model(name.removeprefix("torchvision:"), **arguments).state_dict()
     names = NETWORKS[name].names(ours)
     assert {names[key]: value.shape for key, value in ours.items()} == {
@@ -502,7 +499,7 @@ def test_a_googlenet_of_torchvision_gives_its_own_logits() -> None:
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_classic_network_for_other_classes_keeps_a_random_class_layer_and_nothing_else(name: str) -> None:
-    config = config_of(f"model.classifier={{network: {name}}}").model
+    config = tiny_classifier_config(f"model.classifier={{network: {name}}}").model
     with torch.device("meta"):
         theirs, ours = (build_classifier(config, classes) for classes in (3, 5))
     # A single zero each, however large they are.
@@ -602,14 +599,14 @@ def test_other_blocks_are_found_before_anything_is_downloaded() -> None:
 
 
 def test_random_weights_follow_the_seed() -> None:
-    config = config_of()
+    config = tiny_classifier_config()
     first = build_initial_classifier(config, NAMES, fresh=True)
     torch.rand(1)
     assert differing(build_initial_classifier(config, NAMES, fresh=True), first.state_dict()) == set()
 
 
 def test_a_run_that_goes_on_does_not_look_at_model_weights() -> None:
-    build_initial_classifier(config_of("model.weights=gone.pth"), NAMES, fresh=False)
+    build_initial_classifier(tiny_classifier_config("model.weights=gone.pth"), NAMES, fresh=False)
 
 
 @pytest.mark.parametrize(
@@ -618,12 +615,12 @@ def test_a_run_that_goes_on_does_not_look_at_model_weights() -> None:
 def test_random_layers_that_never_learn_are_warned_of(
     overrides: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    build_initial_classifier(config_of(*overrides), NAMES, fresh=True)
+    build_initial_classifier(tiny_classifier_config(*overrides), NAMES, fresh=True)
     assert "random layers that never learn" in caplog.text
 
 
 def test_networks_without_stages_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    config = config_of("model.classifier.network=lenet", "model.backbone.norm=frozen_batch")
+    config = tiny_classifier_config("model.classifier.network=lenet", "model.backbone.norm=frozen_batch")
     build_initial_classifier(config, NAMES, fresh=True)
     assert caplog.text == ""
 
@@ -633,7 +630,7 @@ def test_a_saved_classifier_comes_back(overrides: tuple[str, ...]) -> None:
     loaded = load_classifier(saved(*overrides))
     assert differing(loaded.model, network_of(*overrides).state_dict()) == set()
     assert loaded.info.class_names == NAMES
-    assert loaded.config == config_of(*overrides)
+    assert loaded.config == tiny_classifier_config(*overrides)
 
 
 def test_a_file_is_a_classifiers_by_its_settings() -> None:
@@ -655,12 +652,14 @@ def test_a_file_without_class_names_is_no_classifier() -> None:
 
 def test_settings_of_a_network_much_larger_than_the_file_are_refused() -> None:
     names = tuple(f"class {number}" for number in range(60_000))
-    path = save("hollow.safetensors", network_of(), config_of("model.classifier.network=torchvision:vgg16"), names)
+    path = save(
+        "hollow.safetensors", network_of(), tiny_classifier_config("model.classifier.network=torchvision:vgg16"), names
+    )
     assert "its settings describe a network of 380080544 numbers, it holds" in one_line(load_classifier, path)
 
 
 def test_tensors_of_another_network_than_the_settings_describe_are_refused() -> None:
-    path = save("odd.safetensors", network_of(), config_of("model.classifier.depth=14"))
+    path = save("odd.safetensors", network_of(), tiny_classifier_config("model.classifier.depth=14"))
     assert "does not fit the model: backbone.conv2_x.1.conv1.conv.weight is missing" in one_line(load_classifier, path)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector.config import parse_config
 from detector.data.loader import Batch
 from detector.engine.distributed import Processes
 from detector.engine.divergence import replay, save_diverged
@@ -13,14 +12,14 @@ from detector.engine.learner import Learner, Update
 from detector.errors import ConfigError
 from detector.models.classifier import ClassificationNetwork, build_classifier
 from detector.structures import ImageBatch, ImageInfo, Target
-from tests.tiny import TINY_CLASSIFIER
+from tests.tiny import tiny_classifier_config
 
 CPU = torch.device("cpu")
 
 
 def kept_batch(*overrides: str) -> Path:
     """Three images, as a training that diverged on them keeps them."""
-    config = parse_config(TINY_CLASSIFIER, "classifier.yaml", overrides)
+    config = tiny_classifier_config(*overrides)
     learner = Learner(build_classifier(config.model, 6), config.training, CPU, Processes())
     torch.manual_seed(0)
     images = ImageBatch.of([torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8) for _ in range(3)])
@@ -47,7 +46,7 @@ def test_images_of_other_networks_are_replayed_one_by_one() -> None:
 
 
 def test_statistics_of_several_processes_need_gpus() -> None:
-    config = parse_config(TINY_CLASSIFIER, "classifier.yaml", ["model.backbone.norm=sync_batch"])
+    config = tiny_classifier_config("model.backbone.norm=sync_batch")
     model: ClassificationNetwork = build_classifier(config.model, 6)
     with pytest.raises(ConfigError, match=r"^model\.backbone\.norm: sync_batch works on GPUs alone"):
         Learner(model, config.training, CPU, Processes(world_size=2))

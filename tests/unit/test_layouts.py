@@ -11,6 +11,7 @@ from detector.config import Config
 from detector.errors import WeightsError
 from detector.models.build import build_model
 from detector.models.faster_rcnn import FasterRCNN
+from detector.weights.initial import load_initial
 from detector.weights.layouts import (
     CAFFE,
     DETECTRON2,
@@ -24,7 +25,7 @@ from detector.weights.layouts import (
     recognise,
     to_layout,
 )  # fmt: skip
-from detector.weights.load import Weights, adopt_conventions, contradictions, fill, load_initial, read_weights
+from detector.weights.load import Weights, adopt_conventions, contradictions, fill, read_weights
 from tests.tiny import NUM_CLASSES, tiny_config
 
 FROZEN = ("model.backbone.norm=frozen_batch", "model.backbone.depth=50")

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from detector.config import Config, parse_config
+from detector.config import Config
 from detector.engine import machine
 from detector.engine.machine import is_out_of_memory, raise_file_limit, workers_that_fit
-from tests.tiny import TINY_CLASSIFIER, tiny_config
+from tests.tiny import tiny_classifier_config, tiny_config
 
 # A batch of two images of 3 x 64 x 100 bytes, three times for each worker: two prepared ahead and one in use.
 BYTES_A_WORKER = 2 * 3 * 64 * 100 * 3
@@ -89,7 +89,7 @@ def test_workers_of_a_classifier_hand_over_squares(monkeypatch: pytest.MonkeyPat
     # Eight squares of 3 x 24 x 24 bytes, three times for each of four workers.
     free = 4 * 8 * 3 * 24 * 24 * 3 + spare
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    config = parse_config(TINY_CLASSIFIER, "classifier.yaml", ["data.workers=4", "data.crop.size=24"])
+    config = tiny_classifier_config("data.workers=4", "data.crop.size=24")
     assert workers_that_fit(config, 8, Path()) == expected
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.config import Config, parse_config
+from detector.config import Config
 from detector.config.schema import TrainingConfig
 from detector.data.build import open_split, training_order
 from detector.data.loader import Batch, TrainingBatches
@@ -16,7 +16,7 @@ from detector.engine.learner import Learner
 from detector.engine.optim import build_optimizer, learning_rate, schedule_steps, with_iterations
 from detector.errors import ConfigError
 from detector.models.classifier import build_classifier
-from tests.tiny import TINY_CLASSIFIER, tiny_config, tiny_model
+from tests.tiny import tiny_classifier_config, tiny_config, tiny_model
 
 STEPS = "training.schedule={kind: steps, warmup_iterations: 0, factor: 0.1, steps: [60, 80]}"
 COSINE = "training.schedule={kind: cosine, warmup_iterations: 0}"
@@ -195,7 +195,7 @@ def test_the_body_alone_gets_its_share_of_the_rate(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_all_but_the_class_layer_of_a_classifier_gets_the_bodys_share_of_the_rate(kind: str, network: str) -> None:
     overrides = [f"model.classifier={{network: {network}}}", "training.body_rate=0.1", f"training.optimizer={kind}"]
-    config = parse_config(TINY_CLASSIFIER, "classifier.yaml", [*overrides, "training.nesterov=false"])
+    config = tiny_classifier_config(*overrides, "training.nesterov=false")
     with torch.device("meta"):
         model = build_classifier(config.model, 7)
     optimizer = build_optimizer(model, config.training)

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from detector.config import Config, parse_config
 from detector.data.classification.build import open_labelled
 from detector.engine.task import CLASSIFICATION, DETECTION, task_of
 from detector.evaluation.classification import Answers, score_classes
 from tests.classification_inputs import answers_of
-from tests.tiny import TINY_CLASSIFIER, tiny_config
-
-
-def config_of(*overrides: str) -> Config:
-    return parse_config(TINY_CLASSIFIER, "classifier.yaml", overrides)
+from tests.tiny import tiny_classifier_config, tiny_config
 
 
 def told(side: int, crop: int) -> list[str]:
     """Of images with a short side, in squares of another."""
-    config = config_of(f"data.resize.train_short_side=[{side}, 64]", f"data.crop.size={crop}")
+    config = tiny_classifier_config(f"data.resize.train_short_side=[{side}, 64]", f"data.crop.size={crop}")
     return CLASSIFICATION.look_at(open_labelled(config, "train"), config)
 
 
 def test_a_configuration_with_a_classifier_is_one_of_a_classifier() -> None:
-    assert task_of(config_of()) is CLASSIFICATION
+    assert task_of(tiny_classifier_config()) is CLASSIFICATION
     assert task_of(tiny_config()) is DETECTION
 
 

@@ -23,8 +23,9 @@ from detector.config.schema import ModelConfig
 from detector.errors import MachineError, WeightsError
 from detector.models.build import build_model
 from detector.models.faster_rcnn import FasterRCNN
+from detector.weights.initial import load_initial
 from detector.weights.layouts import OWN
-from detector.weights.load import LoadReport, Weights, fill, load_initial, read_weights
+from detector.weights.load import LoadReport, Weights, fill, read_weights
 from detector.weights.own_file import WeightsInfo, save_weights
 from tests.tiny import NUM_CLASSES, tiny_config
 
